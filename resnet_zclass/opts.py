@@ -63,8 +63,8 @@ class SimulateOptions:
     """Refractive index of the medium."""
     pixel_um: float = 0.1
     """Size of a pixel in the sample, in um."""
-    aberrations: tuple[str, ...] = ("primary spherical=1.0",)
-    """Zernike aberrations as "NAME=RADIANS" (rms, Noll). Without any, +z and -z look alike."""
+    aberrations: tuple[str, ...] = ("primary spherical=0.7",)
+    """Zernike aberrations as "NAME=RADIANS" (rms, Noll). Without any, +z and -z look alike and cannot be told apart."""
     bead_um: float = 0.1
     """Diameter of the beads in um."""
     camera_offset: float = 100.0
@@ -76,9 +76,11 @@ class SimulateOptions:
     n_fields: int = 2
     """Stacks to write to --source_path."""
     field_px: int = 512
-    """Side of a field of view in pixels."""
+    """Side of a field of view in pixels, at least 3 crops."""
     beads_per_field: int = 30
     """Beads in a field of view."""
+    z_spread_um: float = 0.0
+    """Beads of a field lie up to this far above or below the plane of the others, in um."""
     ceiling_crops: int = 260
     """Test crops on which the best possible accuracy with unknown position and brightness is computed; 0: none."""
     seed: int = 0
@@ -96,17 +98,19 @@ class MakeDatasetOptions:
     data_path: str = ""
     """Folder of the set to write, for instance train_data/NAME."""
     layout: Literal["stack", "class"] = "stack"
-    """stack: a TIFF is one field of view, its pages are z planes. class: a TIFF is one z position, its pages are crops."""
+    """stack: a TIFF is one field of view, its pages are z planes. class: a TIFF is one z plane, its pages are crops."""
     crop_px: int = 32
-    """Side of a crop in pixels."""
+    """Side of a crop in pixels; larger pages of the layout class are cut to their middle."""
     planes: int = 39
-    """Number of z planes (classes)."""
+    """Number of z planes (classes); in the layout class, the files are the classes."""
     z_step_um: float | None = None
     """Distance of the planes in um; read from the TIFF's metadata if not given."""
     focus: Literal["absolute", "relative"] = "absolute"
-    """absolute: a class is a plane of the stack. relative: a class is a distance from the bead's own focus."""
+    """absolute: a class is a plane of the stack, round the beads' median focus. relative: a class is a distance from
+    the bead's own focus, found by a fit of its brightness along z."""
     spots: str = ""
-    """CSV of bead positions (columns y,x in pixels, or TrackMate's POSITION_Y, POSITION_X) instead of detection."""
+    """CSV of bead positions (columns y,x in pixels, or TrackMate's POSITION_Y, POSITION_X) instead of detection; with
+    several stacks also a column source with the file's name."""
     min_distance_px: float | None = None
     """Beads nearer than this to each other are refused; default 0.7 crops."""
     split: Literal["group", "region", "random"] = "group"
@@ -129,8 +133,8 @@ class MakeDatasetOptions:
 class TrainOptions:
     """Trains a classifier in one or two rounds and evaluates it."""
 
-    data_path: str = ""
-    """Folder of the set. The preset demo simulates ./train_data/demo when this is empty."""
+    data_path: str = "./train_data/demo"
+    """Folder of the set. The default one is simulated if it is not there."""
     save_logs_path: Annotated[str, _alias("save_checkpoint_path")] = "./logs"
     """Folder of runs."""
     run_name: str = ""
@@ -143,7 +147,9 @@ class TrainOptions:
     """Side in pixels to which the model resizes crops; default as they are."""
     num_class: int | None = None
     """Number of classes; counted from the data if not given, else checked against them."""
-    scaling: Literal["image", "set", "range"] = "image"
+    stem_stride: int = 2
+    """Stride of the first convolution of the small ResNets: 1 as published, 2 for a third of the time."""
+    scaling: Literal["image", "set", "range"] = "set"
     """How pixels are normalised in the model. image: every crop by its own mean and spread. set: by those of the
     training set. range: the training set's range to 0..255 and the backbone's ImageNet scaling."""
     stabilise: bool = True
@@ -156,7 +162,7 @@ class TrainOptions:
     """Epochs of a round at most. Round 1 (backbone frozen) is left out where nothing is pretrained."""
     head_epochs: int | None = None
     """Epochs of round 1, if other than --epochs."""
-    batch_size: int = 64
+    batch_size: int = 16
     """Crops per step."""
     optimizer: str = "rmsprop"
     """Any Keras optimizer by name."""
@@ -166,22 +172,24 @@ class TrainOptions:
     """Learning rate of round 2; default that of round 1."""
     schedule: Literal["plateau", "cosine"] = "plateau"
     """plateau: times 0.2 after 5 epochs without a better monitor. cosine: down to zero along a half cosine."""
+    feature_views: int = 4
+    """Augmented views of every crop whose features are stored for round 1, while the backbone is frozen."""
     patience: int = 10
     """Epochs without a better monitor before a round stops."""
     monitor: str = "val_loss"
     """What the best checkpoint, the early stop and the plateau watch."""
     soft_labels: float = 0.0
     """Width in planes of Gaussian soft labels of a z job; 0: plain labels."""
-    flip: bool = True
-    """Augment: mirror left-right and up-down."""
+    flip: bool = False
+    """Augment: mirror left-right and up-down. Wrong for a PSF that leans to one side with z."""
     turn: bool = False
     """Augment: turn by multiples of 90 degrees. Wrong for an astigmatic PSF, where it swaps +z and -z."""
-    shift_px: int = 3
+    shift_px: int = 1
     """Augment: shift by up to this many pixels."""
-    thin: float = 1.0
+    thin: float = 0.3
     """Augment: keep each photon with a probability drawn between this and 1 (integer pixels only); 1: off."""
-    camera_offset: float = 0.0
-    """Camera counts without light, needed for --thin to be true to the physics."""
+    camera_offset: float | None = None
+    """Camera counts without light; default the darkest pixels of the training set."""
     seed: int = 0
     """Seed of weights, order and augmentation."""
     deterministic: bool = False

@@ -1,0 +1,38 @@
+"""Keras and TensorFlow, imported without the lines their compiled parts print before logging is set up.
+
+Only modules that are themselves loaded when needed import this one: it takes seconds.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Sends the process's standard error nowhere: C++ writes to the descriptor, past `sys.stderr`."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+with _silent_stderr():
+    import keras
+    import tensorflow as tf
+
+    tf.config.list_physical_devices()  # looks for GPUs, which is said aloud too
+
+__all__ = ["has_gpu", "keras", "tf"]
+
+
+def has_gpu() -> bool:
+    """Whether TensorFlow sees a GPU."""
+    return bool(tf.config.list_physical_devices("GPU"))

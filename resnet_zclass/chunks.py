@@ -1,0 +1,43 @@
+"""Long NumPy work cut into chunks that run on all cores at once."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import lazy_loader as lazy
+
+threadpoolctl = lazy.load("threadpoolctl")
+
+
+def map_chunks(work: Callable[[slice], None], n: int, size: int, title: str = "") -> None:
+    """Calls `work` with consecutive slices of `range(n)`, in several threads; returns when all are done.
+
+    The matrix library is kept to one thread meanwhile: on crops its own threads cost more than they save.
+
+    Args:
+        work: Function that fills its slice of the arrays that take the result. It must let other threads run,
+            as NumPy does while it computes.
+        n: int >= 0, how much there is to do.
+        size: int >= 1, length of a slice; the last one may be shorter.
+        title: What the progress bar says; none is shown if this is empty.
+
+    >>> squares = [0] * 5
+    >>> def fill(part):
+    ...     squares[part] = [i * i for i in range(part.start, part.stop)]
+    >>> map_chunks(fill, n=5, size=2)
+    >>> squares
+    [0, 1, 4, 9, 16]
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    hidden = not (title and console.is_terminal)
+    parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+    with (
+        threadpoolctl.threadpool_limits(limits=1, user_api="blas"),
+        ThreadPoolExecutor(max_workers=os.cpu_count()) as pool,
+    ):
+        done = pool.map(work, parts)
+        for _ in track(done, title, total=len(parts), console=console, disable=hidden, transient=True):
+            pass

@@ -1,0 +1,279 @@
+"""Makes a labelled set of crops from stacks of beads: find, crop, label, split, check, write.
+
+All crops of a bead stay in one split, because neighbouring planes of a bead are nearly the same image and a
+classifier that has seen one knows the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lazy_loader as lazy
+import numpy as np
+
+from resnet_zclass.beads import REASONS
+from resnet_zclass.crops import Crops, cut_classes, cut_stacks
+from resnet_zclass.errors import InputError
+from resnet_zclass.figures import draw_overview
+from resnet_zclass.files import whole_folder
+from resnet_zclass.images import TIFF_SUFFIXES, list_images
+from resnet_zclass.loader import SPLITS, split_by_group, write_dataset
+from resnet_zclass.opts import MakeDatasetOptions, command, require
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+pd = lazy.load("pandas")
+
+_MONTAGE_BEADS, _MONTAGE_PLANES = 8, 13
+
+
+@command("make_dataset")
+def main(options: MakeDatasetOptions) -> None:
+    """Runs the command; `--help` lists its options."""
+    _check_options(options)
+    with whole_folder(options.data_path, options.overwrite) as folder:
+        paths = find_sources(options.source_path)
+        if options.layout == "stack":
+            crops = cut_stacks(
+                paths,
+                crop_px=options.crop_px,
+                planes=options.planes,
+                focus=options.focus,
+                z_step_um=options.z_step_um,
+                spots_path=options.spots,
+                min_distance_px=options.min_distance_px,
+            )
+        else:
+            crops = cut_classes(paths, crop_px=options.crop_px, z_step_um=options.z_step_um)
+        table = regroup(crops.table, options.group_regex)
+        table["split"] = split_crops(
+            table,
+            split=options.split,
+            fractions=options.fractions,
+            train_num=options.train_num,
+            val_num=options.val_num,
+            seed=options.seed,
+        )
+        notes = check_splits(crops.pixels, table, leaks=options.split == "random")
+        write_crops(folder, crops, table)
+    _say([*crops.notes, *notes, *summarise(crops, table), f"overview: {Path(options.data_path) / 'overview.png'}"])
+
+
+def find_sources(source_path: Sequence[str]) -> list[Path]:
+    """Returns the TIFF files that `--source_path` means, each once.
+
+    Raises:
+        InputError: If one is missing, or a folder holds no TIFF.
+    """
+    paths: dict[Path, None] = {}
+    for name in source_path:
+        tiffs = [path for path in list_images(name) if path.suffix.lower() in TIFF_SUFFIXES]
+        if not tiffs:
+            raise InputError(f"{name} holds no TIFF; --source_path wants multi-page TIFF files or folders of them.")
+        paths |= dict.fromkeys(tiffs)
+    return list(paths)
+
+
+def regroup(table: DataFrame, pattern: str) -> DataFrame:
+    """Returns `table` with the group that `pattern` finds in each source's file name; as it is without a pattern.
+
+    The group is the first bracket of the regular expression, else all that it finds.
+
+    Raises:
+        InputError: If the pattern is no regular expression, or finds nothing in a name.
+
+    >>> table = pd.DataFrame({"source": ["day1_a.tif", "day2_a.tif"], "group": ["x", "y"]})
+    >>> regroup(table, "(day[0-9]+)_")["group"].tolist()
+    ['day1', 'day2']
+    """
+    if not pattern:
+        return table.copy()
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"--group_regex {pattern!r} is no regular expression: {error}.") from error
+    groups = {}
+    for source in table["source"].unique():
+        found = compiled.search(Path(source).name)
+        if not found or not found[min(1, compiled.groups)]:
+            raise InputError(f"{source}: --group_regex {pattern!r} finds nothing in this name.")
+        groups[source] = found[min(1, compiled.groups)]
+    return table.assign(group=table["source"].map(groups))
+
+
+def split_crops(
+    table: DataFrame,
+    split: str = "group",
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
+    train_num: int | None = None,
+    val_num: int | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Deals crops out to train, val and test.
+
+    Args:
+        table: DataFrame of N crops with `label`, `group`, and for regions `source`, `y`, `x`.
+        split: "group": whole groups, drawn; where every group is a single crop, class by class. "region": whole
+            groups by their place along the longer side of each field, so that train, val and test are strips of
+            it. "random": crops, class by class, whatever their group.
+        fractions: shares of train, val and test.
+        train_num: training crops of each class, instead of fractions.
+        val_num: validation crops of each class; the rest is test.
+        seed: seed of the draw.
+
+    Returns:
+        Array `(N,)` of "train", "val", "test".
+
+    Raises:
+        InputError: If there are too few crops or groups, positions are missing for regions, or groups with several
+            crops of a class meet `train_num`.
+
+    >>> table = pd.DataFrame({"label": ["0", "1"] * 4, "group": list("aabbccdd")})
+    >>> split_crops(table, fractions=(0.5, 0.25, 0.25)).tolist()
+    ['train', 'train', 'val', 'val', 'train', 'train', 'test', 'test']
+    """
+    numbers = {"fractions": fractions, "train_num": train_num, "val_num": val_num}
+    single = table["group"].is_unique
+    if train_num is not None and split != "random" and not single and table.duplicated(["label", "group"]).any():
+        raise InputError("--train_num counts crops of a class, but groups hold several of them; give --fractions.")
+    if split == "region":
+        return _split_regions(table, numbers)
+    if split == "group" and not single:
+        return split_by_group(table["group"], seed=seed, **numbers)
+    splits = np.empty(len(table), dtype="<U5")
+    for k, rows in enumerate(table.groupby("label", sort=True).indices.values()):
+        splits[rows] = split_by_group(rows, seed=seed + k, **numbers)
+    return splits
+
+
+def check_splits(pixels: np.ndarray, table: DataFrame, leaks: bool = False) -> list[str]:
+    """Checks that no group and no image stands in two splits; returns warnings.
+
+    Args:
+        pixels: array `(N, H, W)`.
+        table: DataFrame of N rows with `split`, `group`, `label`, `source`.
+        leaks: whether groups are allowed in two splits, which is then a warning.
+
+    Raises:
+        InputError: If a group (unless `leaks`) or an identical image stands in two splits.
+
+    >>> table = pd.DataFrame({"split": ["train", "test"], "group": ["a", "b"], "label": "0", "source": "s.tif"})
+    >>> check_splits(np.zeros((2, 4, 4)), table)
+    Traceback (most recent call last):
+    resnet_zclass.errors.InputError: s.tif (a, class 0) and s.tif (b, class 0) are identical images, but one is in \
+train, one in test; leave one out or give both one group.
+    """
+    notes = []
+    counts = table.groupby("group")["split"].nunique()
+    parted = counts[counts > 1]
+    if len(parted) and not leaks:
+        raise InputError(f"group {parted.index[0]} stands in two splits; give --split group.")
+    if len(parted):
+        notes.append(f"warning: {len(parted)} groups stand in several splits (--split random), so results flatter.")
+    first: dict[bytes, int] = {}
+    for i, image in enumerate(pixels):
+        j = first.setdefault(hashlib.sha256(np.ascontiguousarray(image)).digest(), i)
+        if table["split"].iloc[i] != table["split"].iloc[j]:
+            a, b = table.iloc[j], table.iloc[i]
+            raise InputError(
+                f"{a.source} ({a.group}, class {a.label}) and {b.source} ({b.group}, class {b.label}) are identical "
+                f"images, but one is in {a.split}, one in {b.split}; leave one out or give both one group."
+            )
+    present = [split for split in SPLITS if (table["split"] == split).any()]
+    classes = table.groupby("split")["label"].nunique()
+    missing = [split for split in present if classes[split] < table["label"].nunique()]
+    return notes + [f"warning: {split} lacks some classes; train refuses such a set." for split in missing]
+
+
+def write_crops(folder: Path, crops: Crops, table: DataFrame) -> None:
+    """Writes the set and its overview picture into an empty folder."""
+    classes = pd.DataFrame({"LabelText": crops.classes, "LabelInteger": range(len(crops.classes))})
+    write_dataset(folder, crops.pixels, table, classes)
+    # Beads are named by crops.table; the groups of `table` may be coarser.
+    splits = table["split"].groupby(crops.table["group"]).agg(lambda of: of.iloc[0] if of.nunique() == 1 else "mixed")
+    fields = [
+        (name, image, beads.assign(kind=beads["reason"].map(REASONS).fillna(beads["group"].map(splits))))
+        for name, image, beads in crops.fields
+    ]
+    counts = pd.crosstab(table["label"], table["split"]).reindex(crops.classes)
+    counts = counts[[split for split in SPLITS if split in counts]]
+    draw_overview(folder / "overview.png", fields, *_choose_montage(crops), counts)
+
+
+def summarise(crops: Crops, table: DataFrame) -> list[str]:
+    """Lines that say what a set holds: its crops, and how many of each class there are in each split."""
+    n, height, width = crops.pixels.shape
+    lines = [
+        f"crops: {n} of {height} x {width} px {crops.pixels.dtype}, {len(crops.classes)} classes "
+        f"{crops.classes[0]} to {crops.classes[-1]}, {table['group'].nunique()} groups"
+    ]
+    for split in SPLITS:
+        part = table[table["split"] == split]
+        if len(part):
+            counts = part["label"].value_counts()
+            each = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+            lines.append(f"{split}: {len(part)} crops, {each} a class, {part['group'].nunique()} groups")
+    return lines
+
+
+def _check_options(options: MakeDatasetOptions) -> None:
+    """Refuses what can be seen to be wrong before any file is read."""
+    require(options, "source_path", "data_path")
+    if options.crop_px < 4:
+        raise InputError(f"--crop_px is 4 at least. Received: {options.crop_px}.")
+    if options.planes < 2:
+        raise InputError(f"--planes is 2 at least. Received: {options.planes}.")
+    if options.z_step_um is not None and not 0 < options.z_step_um < np.inf:
+        raise InputError(f"--z_step_um is a distance above 0. Received: {options.z_step_um}.")
+    if options.layout == "class" and (options.spots or options.split == "region"):
+        wrong = "--spots" if options.spots else "--split region"
+        raise InputError(f"{wrong} wants positions in a field of view, so --layout stack.")
+    if options.train_num is None or options.val_num is None:
+        split_by_group(list("abc"), options.fractions, train_num=options.train_num, val_num=options.val_num)
+
+
+def _split_regions(table: DataFrame, numbers: dict[str, object]) -> np.ndarray:
+    splits = pd.Series("", index=table["group"].unique())
+    for _, rows in table.groupby("source", sort=False):
+        places = rows.groupby("group")[["y", "x"]].mean()
+        longer = places[["y", "x"]].apply(np.ptp).idxmax()
+        places = places.sort_values(longer)
+        count = Counter(split_by_group(range(len(places)), **numbers).tolist())
+        splits[places.index] = np.repeat(SPLITS, [count[split] for split in SPLITS])
+    return table["group"].map(splits).to_numpy(dtype=str)
+
+
+def _choose_montage(crops: Crops) -> tuple[np.ndarray, list[str], list[str]]:
+    """Crops `(beads, planes, H, W)` spread evenly over beads and planes, NaN where there is none; and their names."""
+    table = crops.table
+    # The nth crop of each class is the same bead wherever groups are beads.
+    nth = table.groupby("label").cumcount()
+    beads = np.unique(np.linspace(0, nth.max(), _MONTAGE_BEADS).round().astype(int))
+    planes = np.unique(np.linspace(0, len(crops.classes) - 1, _MONTAGE_PLANES).round().astype(int))
+    montage = np.full((len(beads), len(planes), *crops.pixels.shape[1:]), np.nan, "float32")
+    names = []
+    for row, bead in enumerate(beads):
+        for column, plane in enumerate(planes):
+            at = np.flatnonzero((nth == bead) & (table["label"] == crops.classes[plane]))
+            if len(at):
+                montage[row, column] = crops.pixels[at[0]]
+        groups = table.loc[nth == bead, "group"].unique()
+        name = groups[0] if len(groups) == 1 else f"sample {bead}"
+        names.append(name.rpartition("_")[2] if len(crops.fields) == 1 else name)
+    return montage, names, [crops.classes[plane] for plane in planes]
+
+
+def _say(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(note, file=sys.stderr if note.startswith("warning: ") else sys.stdout)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

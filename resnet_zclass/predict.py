@@ -1,0 +1,148 @@
+"""Classes and z of new images: one row per image, per page of a multi-page TIFF, or per bead of a larger page."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lazy_loader as lazy
+import numpy as np
+from rich.progress import track
+
+import resnet_zclass as rz
+from resnet_zclass.errors import InputError
+from resnet_zclass.files import whole_file
+from resnet_zclass.images import list_images, read_pages
+from resnet_zclass.opts import PredictOptions, command, require
+from resnet_zclass.runs import Run, read_run
+
+if TYPE_CHECKING:
+    import keras
+
+pd = lazy.load("pandas")
+
+
+@command("predict")
+def main(options: PredictOptions) -> None:
+    """Reads the run named by the options, predicts, and writes the table and, if asked for, the probabilities."""
+    require(options, "load_logs_path", "inputs")
+    for path in filter(None, (options.pred_save_path, options.pred_save_name)):
+        if Path(path).exists() and not options.overwrite:
+            raise InputError(f"{path} exists already; choose another name or give --overwrite.")
+    run = read_run(options.load_logs_path)
+    table, probabilities = predict_files(run, options.inputs, options.spots, options.batch_size)
+    with whole_file(options.pred_save_path) as partial:
+        table.to_csv(partial, index=False)
+    print(f"{len(table)} rows: {options.pred_save_path}")
+    if options.pred_save_name:
+        path = Path(options.pred_save_name)
+        with whole_file(path.with_suffix(".npy")) as partial:
+            np.save(partial, probabilities)
+        print(f"probabilities {probabilities.shape}: {path.with_suffix('.npy')}")
+
+
+def predict_files(
+    run: Run, inputs: Sequence[str | Path], spots: str = "", batch_size: int = 256
+) -> tuple["pd.DataFrame", np.ndarray]:
+    """Predicts images, pages and beads.
+
+    Args:
+        run: A finished run.
+        inputs: Images, multi-page TIFFs, or folders of them. Pages of the run's crop size are one row each; on
+            larger pages beads are looked for, or cut at `spots`.
+        spots: CSV of positions, columns `y,x` in pixels and optionally `frame`.
+        batch_size: Crops per step.
+
+    Returns:
+        Table with `file,page,label,probability,z_um,z_um_sd,p_<class>...` (and `y,x` where beads were cut out), and
+        the probabilities `(N, K)`. `z_um` and `z_um_sd` are the mean and the standard deviation of z under the
+        probabilities; empty if the run does not know its z.
+
+    Raises:
+        InputError: If an input is missing, unreadable, smaller than a crop, of other channels, or holds no bead.
+    """
+    model = run.load_model()
+    rows, crops = [], []
+    for path in track(list_inputs(inputs), description="reading", transient=True):
+        for row, crop in cut_file(path, model.input_shape[1:], spots):
+            rows.append(row)
+            crops.append(crop)
+    if not rows:
+        raise InputError(f"no bead was found in {', '.join(map(str, inputs))}; give their positions with --spots.")
+    probabilities = predict_probabilities(model, np.stack(crops), batch_size)
+    return build_table(run, rows, probabilities), probabilities
+
+
+def predict_probabilities(model: "keras.Model", crops: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    """Probabilities `(N, K)`, float32, of raw crops `(N, H, W, C)`, in their order."""
+    data = rz.batches.ordered_batches(crops, np.zeros(len(crops), np.int32), batch_size)
+    return model.predict(data, verbose="auto" if sys.stdout.isatty() and len(crops) > 5000 else 0)
+
+
+def list_inputs(inputs: Sequence[str | Path]) -> list[Path]:
+    """All image files named by `inputs`, folders replaced by what lies in them and below.
+
+    Raises:
+        InputError: If one is missing or a folder holds no image.
+    """
+    return [path for name in inputs for path in list_images(name)]
+
+
+def cut_file(path: Path, crop_shape: tuple[int, int, int], spots: str = "") -> Iterator[tuple[dict, np.ndarray]]:
+    """Yields `(row, crop)` for every page or bead of an image file; crops are `(H, W, C)`."""
+    height, width, channels = crop_shape
+    pages = read_pages(path)
+    pages = pages if pages.ndim == 4 else pages[..., None]
+    if pages.shape[3] != channels:
+        raise InputError(f"{path} has {pages.shape[3]} channels; the run was trained on {channels}.")
+    if pages.shape[1] < height or pages.shape[2] < width:
+        raise InputError(f"{path} is {pages.shape[1]} x {pages.shape[2]} px; the run wants {height} x {width} px.")
+    whole = pages.shape[1:3] == (height, width)
+    for index, page in enumerate(pages):
+        if whole and not spots:
+            yield {"file": str(path), "page": index}, page
+        else:
+            yield from _cut_page(path, index, page, height, spots)
+
+
+def _cut_page(path: Path, index: int, page: np.ndarray, crop_px: int, spots: str) -> Iterator[tuple[dict, np.ndarray]]:
+    if spots:
+        positions = rz.beads.read_spots(spots)
+        if "frame" in positions:
+            positions = positions[positions.frame == index]
+    else:
+        positions = rz.beads.find_beads_in_page(page[..., 0], crop_px)
+        positions = positions[positions.reason == ""]
+    cuts = rz.beads.cut_crops(page[None, ..., 0], positions.y, positions.x, crop_px)
+    for (y, x), crop in zip(positions[["y", "x"]].to_numpy(), cuts[:, 0], strict=True):
+        yield {"file": str(path), "page": index, "y": y, "x": x}, crop[..., None]
+
+
+def build_table(run: Run, rows: list[dict], probabilities: np.ndarray) -> "pd.DataFrame":
+    """The table of predictions: one row per crop, in the columns of the prediction file."""
+    best = probabilities.argmax(axis=1)
+    table = pd.DataFrame(rows)
+    table.insert(2, "label", np.asarray(run.class_names)[best])
+    table.insert(3, "probability", probabilities.max(axis=1))
+    z_um, z_um_sd = decode_z(probabilities, run.z_um) if run.z_um is not None else (np.nan, np.nan)
+    table.insert(4, "z_um", z_um)
+    table.insert(5, "z_um_sd", z_um_sd)
+    of_classes = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in run.class_names])
+    return pd.concat([table.iloc[:, :6], of_classes, table.iloc[:, 6:]], axis=1)
+
+
+def decode_z(probabilities: np.ndarray, z_um: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of z in um, arrays `(N,)`, under probabilities `(N, K)` of planes at `z_um` `(K,)`.
+
+    >>> mean, sd = decode_z(np.array([[0.5, 0.5], [0.0, 1.0]]), np.array([-1.0, 1.0]))
+    >>> mean.tolist(), sd.tolist()
+    ([0.0, 1.0], [1.0, 0.0])
+    """
+    probabilities = np.asarray(probabilities, np.float64)
+    probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
+    mean = probabilities @ z_um
+    return mean, np.sqrt(np.maximum(probabilities @ z_um**2 - mean**2, 0.0))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+import numpy as np
+
+from resnet_zclass.augment import build_augment
+from resnet_zclass.batches import ordered_batches, training_batches
+
+CROPS = np.random.default_rng(0).integers(0, 4000, (23, 8, 8, 1)).astype("uint16")
+TARGETS = np.arange(23, dtype="float32")[:, None]
+
+
+def take(data, n):
+    return [(x.copy(), y.copy()) for x, y in data.take(n).as_numpy_iterator()]
+
+
+def test_an_epoch_holds_every_crop_once_and_the_next_is_in_another_order():
+    data, steps = training_batches(CROPS, TARGETS, batch_size=5, seed=0)
+    batches = take(data, 2 * steps)
+    assert [len(x) for x, _ in batches[:steps]] == [5, 5, 5, 5, 3]
+    first, second = (np.concatenate([y for _, y in batches[i : i + steps]]).ravel() for i in (0, steps))
+    assert sorted(first) == sorted(second) == list(range(23))
+    assert first.tolist() != second.tolist()
+
+
+def test_crops_stay_with_their_targets():
+    data, steps = training_batches(CROPS, TARGETS, batch_size=4, seed=0)
+    for x, y in take(data, steps):
+        np.testing.assert_array_equal(x, CROPS[y.ravel().astype(int)])
+
+
+def test_identical_seeds_give_identical_batches_and_others_do_not():
+    augment = build_augment(flip=True, shift_px=2, thin=0.5)
+
+    def stream(seed):
+        return np.concatenate([x for x, _ in take(training_batches(CROPS, TARGETS, 6, seed, augment)[0], 12)])
+
+    np.testing.assert_array_equal(stream(1), stream(1))
+    assert (stream(1) != stream(2)).any()
+
+
+def test_augmentation_inside_the_pipeline_is_that_outside_of_it():
+    augment = build_augment(flip=True, shift_px=2)
+    data = ordered_batches(CROPS, TARGETS, 10, augment, seed=3)
+    expected = [augment(CROPS[i : i + 10], np.random.default_rng([3, i])) for i in (0, 10, 20)]
+    for (x, _), wanted in zip(data.as_numpy_iterator(), expected, strict=True):
+        np.testing.assert_array_equal(x, wanted)
+
+
+def test_ordered_batches_keep_order_dtype_and_shape():
+    data = ordered_batches(CROPS, TARGETS, 10)
+    assert data.element_spec[0].shape.as_list() == [None, 8, 8, 1]
+    x = np.concatenate([x for x, _ in data.as_numpy_iterator()])
+    assert x.dtype == np.uint16
+    np.testing.assert_array_equal(x, CROPS)

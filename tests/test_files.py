@@ -1,0 +1,45 @@
+import pytest
+
+from resnet_zclass.errors import InputError
+from resnet_zclass.files import whole_file, whole_folder
+
+
+def test_a_folder_that_fails_half_way_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "set") as partial:
+        (partial / "a").write_text("half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_has_its_name_only_when_it_is_whole(tmp_path):
+    with whole_folder(tmp_path / "set") as partial:
+        (partial / "a").write_text("whole")
+        assert not (tmp_path / "set").exists()
+    assert (tmp_path / "set" / "a").read_text() == "whole"
+
+
+def test_a_folder_is_replaced_only_when_told(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "old").write_text("old")
+    with pytest.raises(InputError, match="--overwrite"), whole_folder(tmp_path / "set"):
+        pass
+    with whole_folder(tmp_path / "set", overwrite=True) as partial:
+        (partial / "new").write_text("new")
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["new"]
+
+
+def test_overwriting_that_fails_keeps_the_old_folder(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "old").write_text("old")
+    with pytest.raises(ValueError, match="x"), whole_folder(tmp_path / "set", overwrite=True):
+        raise ValueError("x")
+    assert (tmp_path / "set" / "old").read_text() == "old"
+
+
+def test_a_file_that_fails_half_way_keeps_the_old_one(tmp_path):
+    (tmp_path / "a.csv").write_text("old")
+    with pytest.raises(ValueError, match="x"), whole_file(tmp_path / "a.csv") as partial:
+        partial.write_text("half")
+        raise ValueError("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+    assert (tmp_path / "a.csv").read_text() == "old"

@@ -1,0 +1,131 @@
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from resnet_zclass.errors import InputError
+from resnet_zclass.opts import COMMANDS, TrainOptions, command, load_options, parse_options, preset_names, save_options
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("epochs = 7\nbatch_size = 9\n")
+    options = parse_options("train", ["--epochs", "3", "--opts", str(path)])
+    assert (options.epochs, options.batch_size, options.patience) == (3, 9, TrainOptions().patience)
+
+
+def test_a_bare_opts_means_the_default_preset():
+    assert parse_options("simulate", ["--opts"]) == load_options("simulate", "demo")
+    assert parse_options("simulate", ["--opts", "--planes", "5"]).planes == 5
+
+
+def test_names_take_underscores_and_dashes_and_the_originals_aliases():
+    options = parse_options("train", ["--batch-size", "8", "--save_checkpoint_path", "a", "--weights_path", "w.h5"])
+    assert (options.batch_size, options.save_logs_path, options.weights) == (8, "a", "w.h5")
+    assert parse_options("evaluate", ["--load_checkpoint_path", "run"]).load_logs_path == "run"
+
+
+def test_a_file_with_tables_gives_its_top_to_train_and_each_table_to_its_command(tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text("epochs = 7\n[make_dataset]\nplanes = 5\n")
+    assert load_options("train", path).epochs == 7
+    assert load_options("make_dataset", path).planes == 5
+    assert load_options("evaluate", path) == COMMANDS["evaluate"]()
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"predict"}))  # whose inputs are never in a file
+def test_options_come_back_from_their_file(name, tmp_path):
+    options = COMMANDS[name]()
+    changed = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if isinstance(value, bool):
+            changed[field.name] = not value
+        elif isinstance(value, int | float):
+            changed[field.name] = type(value)(value + 2)
+    options = dataclasses.replace(options, **changed)
+    save_options(tmp_path / "opts.toml", options)
+    assert load_options(name, tmp_path / "opts.toml") == options
+
+
+def test_every_preset_is_read_by_every_command_it_speaks_of():
+    for preset in preset_names():
+        assert isinstance(load_options("train", preset), TrainOptions)
+        for name in COMMANDS:
+            load_options(name, preset)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--batch_sise", "8"], "--batch_sise"),
+        (["--batch_size", "many"], "--batch_size"),
+        (["--scaling", "both"], "--scaling"),
+        (["--opts", "no_such_preset"], "no_such_preset"),
+        (["stray"], "stray"),
+    ],
+)
+def test_bad_usage_is_one_line_that_names_the_option(words, named, capsys):
+    code = command("train")(lambda options: None)(words)
+    err = capsys.readouterr().err
+    assert code == 2
+    assert err.startswith("error: ")
+    assert named in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [("epoch = 3\n", "--epoch"), ("epochs = 'x'\n", "--epochs"), ("epochs = \n", "TOML"), ("[trian]\n", "trian")],
+)
+def test_a_bad_options_file_is_named_with_what_is_wrong(content, named, tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_text(content)
+    with pytest.raises(InputError) as caught:
+        load_options("train", path)
+    assert str(path) in str(caught.value)
+    assert named in str(caught.value)
+
+
+def test_exit_codes_tell_done_from_bad_input_from_interrupted(capsys):
+    def run(error):
+        def body(options):
+            if error:
+                raise error
+
+        return command("train")(body)([])
+
+    assert run(None) == 0
+    assert run(InputError("two\nlines")) == 2
+    assert capsys.readouterr().err == "error: two lines\n"
+    assert run(KeyboardInterrupt()) == 130
+    assert run(FileNotFoundError(2, "No such file", "there.tif")) == 2
+    assert "there.tif" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(capsys):
+    def body(options):
+        raise InputError("bad")
+
+    assert command("train")(body)(["--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_lists_every_option_without_loading_tensorflow(name):
+    code = (
+        f"import sys; from resnet_zclass.{name} import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print('LOADED', [m for m in ('tensorflow.python', 'keras.src', 'pandas.core') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.rstrip().endswith("LOADED []"), done.stdout[-500:] + done.stderr
+    for field in dataclasses.fields(COMMANDS[name]):
+        assert field.name in done.stdout or field.name == "inputs"
+
+
+def test_importing_the_package_loads_no_tensorflow():
+    code = "import sys, resnet_zclass; print('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "False", done.stderr

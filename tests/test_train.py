@@ -1,0 +1,300 @@
+import json
+import tomllib
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from drawn import draw_crops, write_drawn_set
+
+import resnet_zclass as rz
+from resnet_zclass import evaluate, predict, train
+from resnet_zclass.backend import keras
+from resnet_zclass.loader import read_dataset
+from resnet_zclass.opts import TrainOptions
+from resnet_zclass.runs import read_run
+
+FAST = ["--model_name", "ResNet8", "--hidden", "16", "--shift_px", "1", "--batch_size", "8", "--seed", "1"]
+
+
+def run_train(*words):
+    return train.main([*FAST, *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def drawn_set(tmp_path_factory):
+    return write_drawn_set(tmp_path_factory.mktemp("data") / "set", n_per_class=30)
+
+
+@pytest.fixture(scope="module")
+def finished(drawn_set, tmp_path_factory):
+    """A run trained for some epochs and evaluated."""
+    logs = tmp_path_factory.mktemp("logs")
+    assert run_train("--data_path", drawn_set, "--save_logs_path", logs, "--epochs", 12) == 0
+    return logs / "ResNet8"
+
+
+def test_a_run_holds_what_others_rely_on(finished):
+    names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
+    assert names >= {
+        "opts.toml",
+        "classes.csv",
+        "model.keras",
+        "fine_tune_model/best-loss.keras",
+        "fine_tune_model/training_history.csv",
+        "fine_tune_model/live.png",
+        "evaluation/metrics.json",
+        "evaluation/per_class.csv",
+        "evaluation/confusion.csv",
+    }
+    assert list((finished / "fine_tune_model").glob("**/events.out.tfevents*"))
+    assert not (finished / "origin_model").exists()
+    assert tomllib.loads((finished / "opts.toml").read_text())["model_name"] == "ResNet8"
+
+
+def test_beads_that_a_child_could_tell_apart_are_told_apart(finished):
+    scores = json.loads((finished / "evaluation" / "metrics.json").read_text())
+    assert scores["n"] == 18
+    assert scores["accuracy"] > 0.9
+    assert scores["baseline_accuracy"] > 0.5
+    assert scores["mae_um"] == pytest.approx(0.1 * scores["mae_planes"])
+    assert scores["split"] == "test"
+
+
+def test_the_model_is_the_epoch_with_the_least_validation_loss(finished, drawn_set):
+    history = pd.read_csv(finished / "fine_tune_model" / "training_history.csv")
+    data = read_dataset(drawn_set)
+    val = data.indices("val")
+    probabilities = predict.predict_probabilities(read_run(finished).load_model(), data.crops[val])
+    loss = rz.metrics.cross_entropy(data.labels[val], probabilities)
+    assert loss == pytest.approx(history.val_loss.min(), rel=1e-3)
+
+
+def test_the_metrics_are_those_of_the_predictions_written(finished, drawn_set):
+    table = pd.read_csv(finished / "evaluation" / "predictions.csv", dtype={"label": str, "true_label": str})
+    scores = json.loads((finished / "evaluation" / "metrics.json").read_text())
+    assert (table.label == table.true_label).mean() == pytest.approx(scores["accuracy"])
+    confusion = pd.read_csv(finished / "evaluation" / "confusion.csv", index_col=0).to_numpy()
+    assert np.trace(confusion) / confusion.sum() == pytest.approx(scores["accuracy"])
+    assert pd.read_csv(finished / "evaluation" / "per_class.csv").n.sum() == len(table) == 18
+
+
+def test_evaluating_another_split_or_set_gets_a_folder_of_its_own(finished, drawn_set, tmp_path):
+    assert evaluate.main(["--load_logs_path", str(finished), "--split", "val"]) == 0
+    assert json.loads((finished / "evaluation_val" / "metrics.json").read_text())["split"] == "val"
+    other = write_drawn_set(tmp_path / "other", seed=9)
+    assert evaluate.main(["--load_logs_path", str(finished), "--data_path", str(other)]) == 0
+    assert json.loads((finished / "evaluation_other" / "metrics.json").read_text())["n"] == 12
+
+
+def test_predictions_follow_the_contract_and_the_crops(finished, tmp_path):
+    crops, labels = draw_crops(n_per_class=4, seed=5)
+    tifffile.imwrite(tmp_path / "beads.tif", crops, photometric="minisblack")
+    out = tmp_path / "out.csv"
+    words = ["--load_logs_path", finished, tmp_path / "beads.tif", "--pred_save_path", out]
+    assert predict.main([*map(str, words), "--pred_save_name", str(tmp_path / "p.npy")]) == 0
+    table = pd.read_csv(out, dtype={"label": str})
+    p = np.load(tmp_path / "p.npy")
+    columns = ["file", "page", "label", "probability", "z_um", "z_um_sd", "p_00", "p_01", "p_02"]
+    assert list(table.columns) == columns
+    np.testing.assert_allclose(table[["p_00", "p_01", "p_02"]], p, atol=1e-6)
+    np.testing.assert_allclose(table.z_um, p @ [0, 0.1, 0.2], atol=1e-6)
+    assert table.page.tolist() == list(range(12))
+    assert (table.label.astype(int) == labels).mean() > 0.8
+
+
+def test_predictions_do_not_depend_on_what_else_is_predicted(finished, tmp_path):
+    crops, _ = draw_crops(n_per_class=3, seed=6)
+    run = read_run(finished)
+    for i, crop in enumerate(crops):
+        tifffile.imwrite(tmp_path / f"{i}.tif", crop)
+    together, p = predict.predict_files(run, [tmp_path])
+    assert len(together) == len(crops)
+    for i in (0, 5):
+        _, alone = predict.predict_files(run, [tmp_path / f"{i}.tif"])
+        np.testing.assert_allclose(alone[0], p[together.file.tolist().index(str(tmp_path / f"{i}.tif"))], atol=1e-6)
+
+
+def test_spots_cut_a_larger_page_where_they_say(finished, tmp_path):
+    crops, _ = draw_crops(n_per_class=1, seed=7)
+    page = np.full((40, 60), 5, "uint16")
+    page[3:19, 30:46] = crops[0]
+    page[20:36, 4:20] = crops[2]
+    tifffile.imwrite(tmp_path / "page.tif", page)
+    (tmp_path / "spots.csv").write_text("y,x\n10.5,37.5\n27.5,11.5\n")
+    run = read_run(finished)
+    table, p = predict.predict_files(run, [tmp_path / "page.tif"], spots=str(tmp_path / "spots.csv"))
+    expected = predict.predict_probabilities(run.load_model(), crops[[0, 2], ..., None])
+    np.testing.assert_allclose(p, expected, atol=1e-6)
+    assert table[["y", "x"]].to_numpy().tolist() == [[10.5, 37.5], [27.5, 11.5]]
+
+
+def test_two_rounds_go_on_from_pretrained_weights(drawn_set, tmp_path):
+    source = rz.models.build_classifier((16, 16, 1), 3, "ResNet8", hidden=16)
+    source.get_layer("backbone").save_weights(tmp_path / "b.weights.h5")
+    words = ["--data_path", drawn_set, "--save_logs_path", tmp_path, "--weights", tmp_path / "b.weights.h5"]
+    assert run_train(*words, "--epochs", 2, "--freeze", "last_stage", "--no_evaluate") == 0
+    run = tmp_path / "ResNet8"
+    for folder in ("origin_model", "fine_tune_model"):
+        assert (run / folder / "best-loss.keras").is_file()
+        assert len(pd.read_csv(run / folder / "training_history.csv")) == 2
+    first = keras.saving.load_model(run / "origin_model" / "best-loss.keras").get_layer("backbone")
+    for ours, theirs in zip(first.weights, source.get_layer("backbone").weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    last = keras.saving.load_model(run / "model.keras").get_layer("backbone")
+    moved = {
+        ours.path.split("/")[-2].split("_")[0]
+        for ours, theirs in zip(last.weights, first.weights, strict=True)
+        if not np.array_equal(ours, theirs)
+    }
+    assert moved == {"conv4"}
+    assert not (run / "evaluation").exists()
+
+
+def test_training_the_head_on_stored_features_is_training_it_in_place(drawn_set, tmp_path):
+    """Round 1 without augmentation against Keras' own fit of the whole model with a frozen backbone."""
+    data = read_dataset(drawn_set)
+    chosen = data.indices("train")
+    targets = rz.metrics.one_hot(data.labels, 3)
+    losses = []
+    for stored in (True, False):
+        keras.utils.set_random_seed(0)
+        model = rz.models.build_classifier((16, 16, 1), 3, "ResNet8", hidden=16)
+        rz.models.apply_freeze(model, "head_only")
+        inputs, fitted = data.crops[chosen], model
+        if stored:
+            crops = rz.pack.Subset(data.crops, chosen)
+            fit = {"batch_size": 16, "seed": 0}
+            inputs, again, _ = train.compute_features(model, crops, targets[chosen], None, None, 1, fit)
+            np.testing.assert_array_equal(again, targets[chosen])
+            fitted = model.get_layer("head")
+        fitted.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy")
+        losses.append(fitted.fit(inputs, targets[chosen], epochs=3, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+def test_identical_seeds_give_identical_runs(drawn_set, tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        words = ["--data_path", drawn_set, "--save_logs_path", tmp_path, "--run_name", name, "--epochs", 1]
+        assert run_train(*words, "--seed", seed, "--deterministic", "--no_evaluate") == 0
+    a, b, c = (keras.saving.load_model(tmp_path / name / "model.keras").get_weights() for name in "abc")
+    assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    assert not all(np.array_equal(x, y) for x, y in zip(a, c, strict=True))
+
+
+def test_the_learning_rate_and_the_optimizer_are_honoured(drawn_set, tmp_path):
+    words = ["--data_path", drawn_set, "--save_logs_path", tmp_path, "--epochs", 1, "--no_evaluate"]
+    assert run_train(*words, "--learning_rate", 0.0123, "--optimizer", "SGD") == 0
+    history = pd.read_csv(tmp_path / "ResNet8" / "fine_tune_model" / "training_history.csv")
+    assert history.learning_rate[0] == pytest.approx(0.0123)
+    assert train.build_optimizer("SGD", 0.1).__class__.__name__ == "SGD"
+
+
+def test_folds_test_every_crop_once_and_pool_them(drawn_set, tmp_path):
+    assert run_train("--data_path", drawn_set, "--save_logs_path", tmp_path, "--epochs", 1, "--folds", 3) == 0
+    run = tmp_path / "ResNet8"
+    summary = json.loads((run / "folds.json").read_text())
+    tables = [pd.read_csv(run / f"fold_{i}" / "evaluation" / "predictions.csv", dtype=str) for i in range(3)]
+    pooled = pd.concat(tables)
+    assert summary["pooled"]["n"] == len(pooled) == len(pooled.drop_duplicates(["file", "page"])) == 90
+    assert summary["pooled"]["accuracy"] == pytest.approx((pooled.label == pooled.true_label).mean())
+    assert summary["mean"]["accuracy"] == pytest.approx(np.mean([fold["accuracy"] for fold in summary["folds"]]))
+
+
+def test_a_fold_is_evaluated_later_on_its_own_test_crops(drawn_set, tmp_path):
+    assert run_train("--data_path", drawn_set, "--save_logs_path", tmp_path, "--epochs", 1, "--folds", 3) == 0
+    fold = tmp_path / "ResNet8" / "fold_1"
+    before = pd.read_csv(fold / "evaluation" / "predictions.csv")
+    assert evaluate.main(["--load_logs_path", str(fold)]) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(fold / "evaluation" / "predictions.csv"), before)
+
+
+def test_a_finished_run_is_kept_unless_told(finished, drawn_set, capsys):
+    before = (finished / "model.keras").read_bytes()
+    words = ["--data_path", drawn_set, "--save_logs_path", finished.parent, "--epochs", 1]
+    assert run_train(*words) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (finished / "model.keras").read_bytes() == before
+
+
+def test_interrupting_leaves_the_best_so_far_and_no_model(drawn_set, tmp_path, monkeypatch):
+    def interrupt(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(rz.callbacks.LiveCurves, "on_epoch_end", interrupt)
+    assert run_train("--data_path", drawn_set, "--save_logs_path", tmp_path, "--epochs", 5) == 130
+    assert keras.saving.load_model(tmp_path / "ResNet8" / "fine_tune_model" / "best-loss.keras")
+    assert not (tmp_path / "ResNet8" / "model.keras").exists()
+    monkeypatch.undo()
+    words = ["--data_path", drawn_set, "--save_logs_path", tmp_path, "--epochs", 1, "--no_evaluate"]
+    assert run_train(*words) == 0  # an unfinished run is begun again
+
+
+BAD_TRAIN = {
+    "missing data": (["--data_path", "nowhere"], "nowhere"),
+    "empty data path": (["--data_path", ""], "--data_path"),
+    "unknown model": (["--model_name", "ResNet51"], "--model_name ResNet51"),
+    "unknown monitor": (["--monitor", "val_acc"], "val_acc"),
+    "unknown optimizer": (["--optimizer", "best"], "--optimizer best"),
+    "unknown freeze": (["--freeze", "everything"], "everything"),
+    "missing weights": (["--weights", "gone.weights.h5"], "gone.weights.h5"),
+    "wrong number of classes": (["--num_class", "39"], "--num_class 39"),
+    "no epochs": (["--epochs", "0"], "--epochs"),
+    "no batch": (["--batch_size", "0"], "--batch_size"),
+    "negative rate": (["--learning_rate", "-1"], "--learning_rate"),
+    "thin above one": (["--thin", "2"], "--thin"),
+    "two folds": (["--folds", "2"], "--folds"),
+    "more folds than groups": (["--folds", "999"], "--folds"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TRAIN)
+def test_bad_training_input_is_one_line_and_leaves_nothing(case, drawn_set, tmp_path, capfd):
+    words, named = BAD_TRAIN[case]
+    logs = tmp_path / "logs"
+    assert run_train("--data_path", drawn_set, "--save_logs_path", logs, *words) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert named in err
+    assert not logs.exists()
+
+
+BAD_PREDICT = {
+    "no run": (lambda run, tmp: [tmp / "a.tif", "--load_logs_path", tmp / "norun"], "norun"),
+    "no input": (lambda run, tmp: ["--load_logs_path", run], "inputs"),
+    "missing image": (lambda run, tmp: ["--load_logs_path", run, tmp / "gone.tif"], "gone.tif"),
+    "empty folder": (lambda run, tmp: ["--load_logs_path", run, tmp], str),
+    "small image": (lambda run, tmp: ["--load_logs_path", run, _image(tmp / "a.tif", (8, 8))], "a.tif"),
+    "colour image": (lambda run, tmp: ["--load_logs_path", run, _image(tmp / "a.tif", (16, 16, 3))], "a.tif"),
+}
+
+
+def _image(path, shape):
+    tifffile.imwrite(path, np.zeros(shape, "uint8"))
+    return path
+
+
+@pytest.mark.parametrize("case", BAD_PREDICT)
+def test_bad_prediction_input_is_one_line_and_leaves_nothing(case, finished, tmp_path, capfd):
+    words, named = BAD_PREDICT[case]
+    out = tmp_path / "out.csv"
+    assert predict.main([*map(str, words(finished, tmp_path)), "--pred_save_path", str(out)]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert (str(tmp_path) if named is str else named) in err
+    assert not out.exists()
+
+
+def test_evaluating_a_set_that_does_not_fit_is_refused(finished, tmp_path, capfd):
+    for name, keywords in (("classes", {"n_classes": 4}), ("size", {"side_px": 20})):
+        other = write_drawn_set(tmp_path / name, **keywords)
+        assert evaluate.main(["--load_logs_path", str(finished), "--data_path", str(other)]) == 2
+        assert str(other) in capfd.readouterr().err
+        assert not (finished / f"evaluation_{name}").exists()
+
+
+def test_options_are_the_only_place_of_defaults():
+    assert TrainOptions().data_path == train.DEMO_PATH
