@@ -186,8 +186,9 @@ class TrainOptions:
     """Augment: turn by multiples of 90 degrees. Wrong for an astigmatic PSF, where it swaps +z and -z."""
     shift_px: int = 1
     """Augment: shift by up to this many pixels."""
-    thin: float = 0.3
-    """Augment: keep each photon with a probability drawn between this and 1 (integer pixels only); 1: off."""
+    thin: float | None = None
+    """Augment: keep each photon with a probability drawn between this and 1; 1: off. Default 0.3 where pixels are
+    integers, which counts are, else off."""
     camera_offset: float | None = None
     """Camera counts without light; default the darkest pixels of the training set."""
     seed: int = 0

@@ -61,10 +61,12 @@ def predict_files(
     Raises:
         InputError: If an input is missing, unreadable, smaller than a crop, of other channels, or holds no bead.
     """
+    paths = [path for name in inputs for path in list_images(name)]
+    positions = rz.beads.read_spots(spots) if spots else None
     model = run.load_model()
     rows, crops = [], []
-    for path in track(list_inputs(inputs), description="reading", transient=True):
-        for row, crop in cut_file(path, model.input_shape[1:], spots):
+    for path in track(paths, description="reading", transient=True):
+        for row, crop in cut_file(path, model.input_shape[1:], positions):
             rows.append(row)
             crops.append(crop)
     if not rows:
@@ -79,17 +81,20 @@ def predict_probabilities(model: "keras.Model", crops: np.ndarray, batch_size: i
     return model.predict(data, verbose="auto" if sys.stdout.isatty() and len(crops) > 5000 else 0)
 
 
-def list_inputs(inputs: Sequence[str | Path]) -> list[Path]:
-    """All image files named by `inputs`, folders replaced by what lies in them and below.
+def cut_file(
+    path: Path, crop_shape: tuple[int, int, int], spots: "pd.DataFrame | None" = None
+) -> Iterator[tuple[dict, np.ndarray]]:
+    """Yields `(row, crop)` for every page or bead of an image file.
+
+    Args:
+        path: Image or multi-page TIFF.
+        crop_shape: `(H, W, C)` of a crop.
+        spots: Table of `y,x` in pixels, and `frame` if they differ from page to page. Without it, pages of the size
+            of a crop are taken whole and beads are found in larger ones.
 
     Raises:
-        InputError: If one is missing or a folder holds no image.
+        InputError: If pages are smaller than a crop or of other channels, or spots lie too near the border.
     """
-    return [path for name in inputs for path in list_images(name)]
-
-
-def cut_file(path: Path, crop_shape: tuple[int, int, int], spots: str = "") -> Iterator[tuple[dict, np.ndarray]]:
-    """Yields `(row, crop)` for every page or bead of an image file; crops are `(H, W, C)`."""
     height, width, channels = crop_shape
     pages = read_pages(path)
     pages = pages if pages.ndim == 4 else pages[..., None]
@@ -97,22 +102,22 @@ def cut_file(path: Path, crop_shape: tuple[int, int, int], spots: str = "") -> I
         raise InputError(f"{path} has {pages.shape[3]} channels; the run was trained on {channels}.")
     if pages.shape[1] < height or pages.shape[2] < width:
         raise InputError(f"{path} is {pages.shape[1]} x {pages.shape[2]} px; the run wants {height} x {width} px.")
-    whole = pages.shape[1:3] == (height, width)
+    whole = pages.shape[1:3] == (height, width) and spots is None
     for index, page in enumerate(pages):
-        if whole and not spots:
+        if whole:
             yield {"file": str(path), "page": index}, page
         else:
             yield from _cut_page(path, index, page, height, spots)
 
 
-def _cut_page(path: Path, index: int, page: np.ndarray, crop_px: int, spots: str) -> Iterator[tuple[dict, np.ndarray]]:
-    if spots:
-        positions = rz.beads.read_spots(spots)
-        if "frame" in positions:
-            positions = positions[positions.frame == index]
-    else:
+def _cut_page(
+    path: Path, index: int, page: np.ndarray, crop_px: int, spots: "pd.DataFrame | None"
+) -> Iterator[tuple[dict, np.ndarray]]:
+    if spots is None:
         positions = rz.beads.find_beads_in_page(page[..., 0], crop_px)
         positions = positions[positions.reason == ""]
+    else:
+        positions = spots[spots.frame == index] if "frame" in spots else spots
     cuts = rz.beads.cut_crops(page[None, ..., 0], positions.y, positions.x, crop_px)
     for (y, x), crop in zip(positions[["y", "x"]].to_numpy(), cuts[:, 0], strict=True):
         yield {"file": str(path), "page": index, "y": y, "x": x}, crop[..., None]

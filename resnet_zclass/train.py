@@ -54,6 +54,8 @@ def main(options: TrainOptions) -> None:
     if Path(options.data_path) == Path(DEMO_PATH):
         simulate_demo(load_options("simulate", DEFAULT_PRESET))
     data = read_dataset(options.data_path)
+    if options.thin is None:
+        options = dataclasses.replace(options, thin=0.3 if data.crops.dtype.kind == "u" else 1.0)
     run_path = Path(options.save_logs_path) / (options.run_name or options.model_name)
     check_free(run_path, options.overwrite)
     train = functools.partial(
@@ -195,11 +197,11 @@ def train_run(
     targets = one_hot(data.labels, len(data.classes), soft_labels if data.is_z else 0.0)
     val_set = (data.crops[val], one_hot(data.labels[val], len(data.classes))) if len(val) else None
     start_run(run_path, record, data, is_fold)
-    for round_ in rounds:
+    for number, round_ in enumerate(rounds, start=1):
         folder = run_path / round_.folder
         folder.mkdir()
         rz.models.apply_freeze(model, round_.freeze)
-        title = f"{run_path.name}: round {1 + ROUND_FOLDERS.index(round_.folder)}"
+        title = f"{run_path.name}, round {number} of {len(rounds)}"
         callbacks = functools.partial(rz.callbacks.build_callbacks, folder, model, title=title)
         crops = Subset(data.crops, train)
         if round_.freeze == "head_only":
