@@ -301,8 +301,8 @@ def build_optimizer(name: str, learning_rate: float) -> "keras.optimizers.Optimi
     Raises:
         InputError: If Keras has none of that name.
 
-    >>> build_optimizer("rmsprop", 0.01).name
-    'rmsprop'
+    >>> type(build_optimizer("rmsprop", 0.01)).__name__
+    'RMSprop'
     """
     try:
         optimizer = rz.backend.keras.optimizers.get(name)
