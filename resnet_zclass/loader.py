@@ -145,7 +145,7 @@ def split_by_group(
         InputError: If the fractions do not sum to 1, or there are fewer groups than `train_num + val_num`.
 
     >>> split_by_group(["a", "a", "b", "c"], fractions=(0.4, 0.3, 0.3)).tolist()
-    ['test', 'test', 'train', 'val']
+    ['val', 'val', 'test', 'train']
     """
 
     def deal(n: int) -> np.ndarray:
@@ -170,7 +170,7 @@ def split_in_folds(groups: Sequence, n_folds: int, seed: int = 0, labels: Sequen
         InputError: If there are fewer than 3 folds, or fewer groups (of a label) than folds.
 
     >>> split_in_folds(["a", "a", "b", "c"], n_folds=3).tolist()
-    [2, 2, 0, 1]
+    [1, 1, 2, 0]
     """
 
     def deal(n: int) -> np.ndarray:
