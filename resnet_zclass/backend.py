@@ -30,6 +30,8 @@ with _silent_stderr():
 
     tf.config.list_physical_devices()  # looks for GPUs, which is said aloud too
 
+tf.get_logger().setLevel("ERROR")  # its warnings speak of retracing, which a new model per fold does on purpose
+
 __all__ = ["has_gpu", "keras", "tf"]
 
 

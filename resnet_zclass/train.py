@@ -122,8 +122,11 @@ def plan_rounds(
     """
     head_epochs = epochs if head_epochs is None else head_epochs
     fine_tune_learning_rate = learning_rate if fine_tune_learning_rate is None else fine_tune_learning_rate
-    if min(learning_rate, fine_tune_learning_rate) <= 0:
-        raise InputError(f"--learning_rate must be above 0. Received: {learning_rate}, {fine_tune_learning_rate}.")
+    for name, rate in (("learning_rate", learning_rate), ("fine_tune_learning_rate", fine_tune_learning_rate)):
+        if not 0 < rate < np.inf:
+            raise InputError(f"--{name} must be above 0 and finite. Received: {rate}.")
+    if min(epochs, head_epochs) < 0:
+        raise InputError(f"--epochs and --head_epochs must be 0 or more. Received: {epochs}, {head_epochs}.")
     rounds = [Round(ROUND_FOLDERS[0], "head_only", head_epochs if weights != "none" else 0, learning_rate)]
     rounds.append(Round(ROUND_FOLDERS[1], freeze, epochs, fine_tune_learning_rate))
     rounds = [round_ for round_ in rounds if round_.epochs > 0]
@@ -209,7 +212,10 @@ def train_run(
             fit_round(model.get_layer("head"), *features, None, round_, callbacks, **fit)
         else:
             fit_round(model, crops, targets[train], val_set, augment, round_, callbacks, **fit)
-        model = rz.models.load_model(folder / rz.callbacks.CHECKPOINT_FILE)
+        checkpoint_path = folder / rz.callbacks.CHECKPOINT_FILE
+        if not checkpoint_path.is_file():
+            raise InputError(f"{folder}: the loss was no number from the first epoch on; lower --learning_rate.")
+        model = rz.models.load_model(checkpoint_path)
     with whole_file(run_path / MODEL_FILE) as partial:
         model.save(partial)
     print(f"model: {run_path / MODEL_FILE}")

@@ -231,6 +231,12 @@ def test_interrupting_leaves_the_best_so_far_and_no_model(drawn_set, tmp_path, m
     assert run_train(*words) == 0  # an unfinished run is begun again
 
 
+def test_a_loss_that_is_no_number_says_what_to_do(drawn_set, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(train, "one_hot", lambda labels, n, soft=0.0: np.full((len(labels), n), np.nan, "float32"))
+    assert run_train("--data_path", drawn_set, "--save_logs_path", tmp_path, "--epochs", 2) == 2
+    assert "lower --learning_rate" in capfd.readouterr().err
+
+
 BAD_TRAIN = {
     "missing data": (["--data_path", "nowhere"], "nowhere"),
     "empty data path": (["--data_path", ""], "--data_path"),
