@@ -38,6 +38,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "pack",
         "pixels",
         "predict",
+        "progress",
         "runs",
         "scene",
         "simulate",

@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from resnet_zclass import __version__
 from resnet_zclass.opts import COMMANDS
 
 
@@ -16,6 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     usage = f"usage: resnet-zclass {{{','.join(COMMANDS)}}} [--help] ..."
+    if argv[:1] == ["--version"]:
+        print(f"resnet_zclass {__version__}")
+        return 0
     if argv[:1] in (["-h"], ["--help"]):
         print(usage)
         return 0

@@ -5,6 +5,8 @@ Only modules that are themselves loaded when needed import this one: it takes se
 
 import contextlib
 import os
+import signal
+import threading
 from collections.abc import Iterator
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -24,7 +26,23 @@ def _silent_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-with _silent_stderr():
+@contextlib.contextmanager
+def _later_interrupt() -> Iterator[None]:
+    """Keeps Ctrl-C back until the end of the block: some of what is imported would swallow it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = []
+    before = signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
+
+
+with _later_interrupt(), _silent_stderr():
     import keras
     import tensorflow as tf
 

@@ -125,11 +125,7 @@ def place_spots(stack: np.ndarray, spots: DataFrame, crop_px: int, min_distance_
     >>> place_spots(np.ones((1, 64, 64)), spots, crop_px=16)["reason"].tolist()
     ['', 'border']
     """
-    height, width = stack.shape[1:]
-    outside = ~(spots["y"].between(-0.5, height - 0.5) & spots["x"].between(-0.5, width - 0.5))
-    if outside.any():
-        y, x = spots.loc[outside, ["y", "x"]].iloc[0]
-        raise InputError(f"spot y={y:g}, x={x:g} lies outside the field of {height} x {width} px; mend the CSV.")
+    check_inside(spots, stack.shape[1:])
     beads = spots[["y", "x"]].astype(float).reset_index(drop=True)
     scale_px = find_scale(stack.max(axis=0).astype("float32"), blob_scales(crop_px / 6), crop_px / 2)
     profiles = [axial_profile(stack, row.y, row.x, scale_px) for row in beads.itertuples()]
@@ -137,6 +133,33 @@ def place_spots(stack: np.ndarray, spots: DataFrame, crop_px: int, min_distance_
     beads["peak"] = [profile.max() for profile in profiles]
     beads["reason"] = _judge_place(beads, stack.shape[1:], crop_px, min_distance_px)
     return beads
+
+
+def check_inside(spots: DataFrame, field_shape: tuple[int, int], name: str | Path = "") -> None:
+    """Raises `InputError` for the first of `spots` that lies outside a field of `(height, width)` pixels.
+
+    >>> check_inside(pd.DataFrame({"y": [70.0], "x": [3.0]}), (64, 64), "a.tif")
+    Traceback (most recent call last):
+    resnet_zclass.errors.InputError: --spots: y=70, x=3 lies outside the field of 64 x 64 px a.tif; mend the CSV.
+    """
+    height, width = field_shape
+    outside = ~(spots["y"].between(-0.5, height - 0.5) & spots["x"].between(-0.5, width - 0.5))
+    if outside.any():
+        y, x = spots.loc[outside, ["y", "x"]].iloc[0]
+        field = " ".join(filter(None, [f"{height} x {width} px", str(name)]))
+        raise InputError(f"--spots: y={y:g}, x={x:g} lies outside the field of {field}; mend the CSV.")
+
+
+def spots_of(spots: DataFrame, path: Path) -> DataFrame:
+    """The spots of one file: those whose column `source` names it, by path, name or stem; all without that column.
+
+    >>> spots = pd.DataFrame({"y": [1.0, 2.0], "x": 0.0, "source": ["a.tif", "b"]})
+    >>> spots_of(spots, Path("fields/b.tif"))["y"].tolist()
+    [2.0]
+    """
+    if "source" not in spots:
+        return spots
+    return spots[spots["source"].isin([path.as_posix(), path.name, path.stem])]
 
 
 def cut_crops(pages: np.ndarray, y: Sequence[float], x: Sequence[float], crop_px: int) -> np.ndarray:

@@ -28,6 +28,15 @@ def cosine_decay(learning_rate: float, epochs: int) -> Callable[[int], float]:
     return lambda epoch: learning_rate * 0.5 * (1 + math.cos(math.pi * min(epoch / epochs, 1)))
 
 
+def smooth_decay(learning_rate: float, lr_decay: float) -> Callable[[int], float]:
+    """A learning rate that is multiplied by `lr_decay` every epoch.
+
+    >>> [smooth_decay(1.0, lr_decay=0.5)(epoch) for epoch in range(3)]
+    [1.0, 0.5, 0.25]
+    """
+    return lambda epoch: learning_rate * lr_decay**epoch
+
+
 def check_monitor(monitor: str, has_validation: bool) -> None:
     """Raises `InputError` unless `monitor` is a number that a round will know.
 
@@ -36,7 +45,9 @@ def check_monitor(monitor: str, has_validation: bool) -> None:
     if monitor not in MONITORS:
         raise InputError(f"--monitor must be one of {', '.join(MONITORS)}. Received: {monitor}.")
     if monitor.startswith("val_") and not has_validation:
-        raise InputError(f"--monitor {monitor} wants a split val; the set has none.")
+        raise InputError(
+            f"--monitor {monitor} wants a split val, which the set lacks; make it with a share of val, or watch loss."
+        )
 
 
 class BestCheckpoint(keras.callbacks.Callback):
@@ -94,6 +105,7 @@ def build_callbacks(
     schedule: str = "plateau",
     learning_rate: float = 1e-3,
     epochs: int = 30,
+    lr_decay: float = 0.95,
     title: str = "",
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of one round.
@@ -103,17 +115,21 @@ def build_callbacks(
         model_to_save: The whole classifier.
         monitor: What the checkpoint, the early stop and the plateau watch.
         patience: Epochs without a better monitor before the round stops.
-        schedule: `"plateau"` (times 0.2 after half the patience without a better monitor) or `"cosine"`.
+        schedule: `"plateau"` (times 0.2 after half the patience without a better monitor), `"cosine"` or `"smooth"`.
         learning_rate: Learning rate of the first epoch (cosine).
         epochs: Epochs of the round (cosine).
+        lr_decay: Factor per epoch (smooth).
         title: Title of the curves.
     """
     mode = MONITORS[monitor]
-    if schedule == "cosine":
-        rate = keras.callbacks.LearningRateScheduler(lambda epoch, _: cosine_decay(learning_rate, epochs)(epoch))
-    else:
+    if schedule == "plateau":
         wait = max(1, patience // 2)
         rate = keras.callbacks.ReduceLROnPlateau(monitor, factor=0.2, patience=wait, mode=mode, verbose=1)
+    else:
+        of_epoch = (
+            cosine_decay(learning_rate, epochs) if schedule == "cosine" else smooth_decay(learning_rate, lr_decay)
+        )
+        rate = keras.callbacks.LearningRateScheduler(lambda epoch, _: of_epoch(epoch))
     return [
         BestCheckpoint(model_to_save, folder / CHECKPOINT_FILE, monitor),
         rate,

@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import lazy_loader as lazy
 
+from resnet_zclass.progress import track
+
 threadpoolctl = lazy.load("threadpoolctl")
 
 
@@ -28,16 +30,10 @@ def map_chunks(work: Callable[[slice], None], n: int, size: int, title: str = ""
     >>> squares
     [0, 1, 4, 9, 16]
     """
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    hidden = not (title and console.is_terminal)
     parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
     with (
         threadpoolctl.threadpool_limits(limits=1, user_api="blas"),
         ThreadPoolExecutor(max_workers=os.cpu_count()) as pool,
     ):
-        done = pool.map(work, parts)
-        for _ in track(done, title, total=len(parts), console=console, disable=hidden, transient=True):
+        for _ in track(pool.map(work, parts), title, total=len(parts)):
             pass

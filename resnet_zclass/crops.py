@@ -9,16 +9,17 @@ import dataclasses
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lazy_loader as lazy
 import numpy as np
 
-from resnet_zclass.beads import REASONS, cut_crops, find_beads, place_spots, read_spots
+from resnet_zclass.beads import REASONS, cut_crops, find_beads, place_spots, read_spots, spots_of
 from resnet_zclass.errors import InputError
 from resnet_zclass.images import Stack, read_pages, read_stack
+from resnet_zclass.progress import track
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -77,7 +78,7 @@ def cut_stacks(
     """
     spots = read_spots(spots_path) if spots_path else None
     names, kinds, fields, parts, notes = short_names(paths), {}, [], [], []
-    for path in _show_progress(paths, "finding beads"):
+    for path in track(paths, "finding beads"):
         stack = read_stack(path)
         _refuse_small(path, stack.planes, crop_px, planes)
         kinds[path] = dataclasses.replace(stack, planes=stack.planes[:0])
@@ -117,12 +118,14 @@ def cut_classes(paths: Sequence[Path], crop_px: int, z_step_um: float | None = N
     Raises:
         InputError: If files differ in type or shape, hold colour, or are smaller than a crop.
     """
-    pages = {path: read_pages(path) for path in _show_progress(paths, "reading")}
+    pages = {path: read_pages(path) for path in track(paths, "reading")}
     _refuse_mixed({path: array.dtype.name for path, array in pages.items()}, "pixel types")
     _refuse_mixed({path: " x ".join(map(str, array.shape[1:])) for path, array in pages.items()}, "shapes")
     if pages[paths[0]].ndim == 4:
         raise InputError(f"{paths[0]} holds colour (RGB) images; save one gray channel.")
     classes, z_um = order_classes(sorted({path.stem for path in paths}), z_step_um)
+    if len(classes) < 2:
+        raise InputError(f"{paths[0]} is the only z position; --layout class wants a file for each of two at least.")
     same_beads = len({len(array) for array in pages.values()}) == 1
     folders = len({path.parent for path in paths}) > 1
     parts, pixels = [], []
@@ -227,14 +230,6 @@ def short_names(paths: Sequence[Path]) -> dict[Path, str]:
     return {path: path.stem if count[path.stem] == 1 else f"{path.parent.name}_{path.stem}" for path in paths}
 
 
-def _show_progress(paths: Sequence[Path], what: str) -> Iterator[Path]:
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return iter(track(paths, what, console=console, disable=not console.is_terminal, transient=True))
-
-
 def _refuse_small(path: Path, pages: np.ndarray, crop_px: int, planes: int) -> None:
     n_planes, height, width = pages.shape
     if n_planes < planes:
@@ -254,13 +249,11 @@ def _refuse_mixed(kinds: dict[Path, object], what: str) -> None:
 
 def _spots_of(spots: DataFrame, path: Path, n_stacks: int, spots_path: str) -> DataFrame:
     """The spots that lie in one stack: all of them, or those whose column `source` names its file."""
-    if "source" in spots:
-        return spots[spots["source"].isin([path.as_posix(), path.name, path.stem])]
-    if n_stacks > 1:
+    if "source" not in spots and n_stacks > 1:
         raise InputError(
             f"{spots_path}: there are {n_stacks} stacks, so it wants a column source with the file's name."
         )
-    return spots
+    return spots_of(spots, path)
 
 
 def _name_beads(name: str, used: pd.Series) -> np.ndarray:

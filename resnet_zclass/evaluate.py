@@ -26,12 +26,15 @@ HEADLINES = (
     ("accuracy", "right class", 3),
     ("balanced_accuracy", "right class, classes alike", 3),
     ("within_one", "within one plane", 3),
-    ("mae_planes", "mean error (planes)", 2),
+    ("mae_planes", "mean |error| (planes)", 2),
     ("rmse_planes", "RMS error (planes)", 2),
-    ("mae_um", "mean error (um)", 3),
+    ("mae_um", "mean |error| (um)", 3),
     ("rmse_um", "RMS error (um)", 3),
     ("loss", "loss", 3),
 )
+
+# Whose scores stand side by side, and what their keys start with.
+COLUMNS = {"network": "", "baseline": "baseline_", "ceiling": "ceiling_", "ceiling, unaided": "ceiling_unknown_"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,13 +151,19 @@ def write_evaluation(
 
 
 def print_scores(scores: dict, title: str) -> None:
-    """Prints the headlines: the network's, the baseline's, and the best that physics allows."""
-    table = Table(title=f"{title}: {scores['n']} images", title_justify="left")
-    for heading in ("", "network", "baseline", "ceiling"):
-        table.add_column(heading, justify="left" if heading == "" else "right")
+    """Prints the headlines: the network's, the baseline's, and the best that physics allows.
+
+    The last for one who knows position and brightness of every bead, and for one who has to find them (unaided).
+    """
+    print(f"{title}: {scores['n']} images")
+    columns = {heading: prefix for heading, prefix in COLUMNS.items() if f"{prefix}accuracy" in scores}
+    table = Table()
+    table.add_column()
+    for heading in columns:
+        table.add_column(heading, justify="right")
     for key, words, decimals in HEADLINES:
         if key in scores:
-            cells = (scores.get(prefix + key) for prefix in ("", "baseline_", "ceiling_"))
+            cells = (scores.get(prefix + key) for prefix in columns.values())
             table.add_row(words, *("" if value is None else f"{value:.{decimals}f}" for value in cells))
     Console().print(table)
     if scores.get("baseline_accuracy", 0) > scores["accuracy"]:
@@ -177,14 +186,14 @@ def _read_ceiling(data_path: Path) -> dict:
     """The best accuracy physics allows on a simulated set, as metrics; none for a measured one."""
     try:
         ceiling = json.loads((data_path / "simulation.json").read_text())["ceiling"]
-    except (OSError, ValueError, KeyError):
+        return {
+            prefix + key: float(ceiling[name][key])
+            for name, prefix in (("known", "ceiling_"), ("unknown", "ceiling_unknown_"))
+            if name in ceiling
+            for key in ("accuracy", "within_one")
+        }
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
-    scores = {}
-    for name, prefix in (("known", "ceiling_"), ("unknown", "ceiling_unknown_")):
-        for key in ("accuracy", "within_one"):
-            if key in ceiling.get(name, {}):
-                scores[prefix + key] = ceiling[name][key]
-    return scores
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def draw_plane_errors(
         bias, spread = (per_class[f"{key}_planes"] * step_um for key in ("bias", "spread"))
         left.axhline(0, color=GRAY, linewidth=0.8)
         left.errorbar(x, bias, yerr=spread, color=BLUE, marker=".", linestyle="none", capsize=2)
-        left.set(title="bias, with the spread as bar", ylabel=f"predicted - true ({unit})")
+        left.set(title="mean error, bars: standard deviation", ylabel=f"predicted - true ({unit})")
         right.plot(x, per_class["recall"], color=BLUE, marker=".")
         right.set(title="share of right planes", ylabel="recall", ylim=(0, 1.02))
         for axes in (left, right):

@@ -1,9 +1,10 @@
 """Files and folders that are written whole or not at all."""
 
 import contextlib
+import glob
 import os
 import shutil
-import tempfile
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,9 +37,10 @@ def whole_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         raise InputError(f"{path} is a file, not a folder; choose another name.")
     if path.exists() and any(path.iterdir()) and not overwrite:
         raise InputError(f"{path} exists already; choose another name or give --overwrite.")
+    missing = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
-    partial.chmod(0o755)
+    partial = _partial_path(path)
+    partial.mkdir()
     try:
         yield partial
         if path.exists():
@@ -46,6 +48,9 @@ def whole_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         partial.rename(path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        for parent in missing:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
         raise
 
 
@@ -55,6 +60,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
     The temporary name keeps the suffix of `path`, since writers choose the format by it.
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as tmp:
     ...     with whole_file(Path(tmp) / "a.txt") as partial:
     ...         _ = partial.write_text("a")
@@ -63,9 +69,29 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    partial = _partial_path(path)
     try:
         yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _partial_path(path: Path) -> Path:
+    """A hidden name beside `path` for this process; what processes that were killed left under theirs is removed."""
+    start = f".{path.stem}.partial-{socket.gethostname()}-"
+    for left in path.parent.glob(f"{glob.escape(start)}*{glob.escape(path.suffix)}"):
+        pid = left.name.removeprefix(start).removesuffix(path.suffix)
+        if pid.isdigit() and (int(pid) == os.getpid() or not _is_running(int(pid))):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f"{start}{os.getpid()}{path.suffix}")
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

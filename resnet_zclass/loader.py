@@ -259,7 +259,10 @@ def read_label_table(path: Path) -> "pd.DataFrame":
     try:
         table = pd.read_excel(path, dtype=str) if path.suffix == ".xlsx" else pd.read_csv(path, dtype=str)
         table = table[["LabelText", "LabelInteger"]].dropna(how="all")
-        table["LabelInteger"] = table.LabelInteger.astype(float).astype(int)
+        integers = table.LabelInteger.astype(float)
+        if (integers % 1 != 0).any():
+            raise ValueError("LabelInteger is not whole")
+        table["LabelInteger"] = integers.astype(int)
     except KeyError as error:
         raise InputError(f"{path} wants the columns LabelText and LabelInteger.") from error
     except Exception as error:
@@ -294,10 +297,18 @@ def _join_manifest(path: Path, items: "pd.DataFrame") -> "pd.DataFrame":
         return items.assign(group=items.file + ":" + items.page.astype(str))
     try:
         manifest = pd.read_csv(manifest_path, dtype={"label": str, "group": str, "split": str, "source": str})
-        manifest = manifest.drop(columns=["split", "label"])
-        joined = items.merge(manifest, on=["file", "page"], how="left", validate="one_to_one", indicator=True)
-    except (KeyError, ValueError, pd.errors.ParserError) as error:
-        raise InputError(f"{manifest_path} is not a manifest with unique file and page: {error}") from error
+        manifest["page"] = manifest.page.astype(int)
+        numbers = [name for name in ("plane", "z_um") if name in manifest]
+        manifest[numbers] = manifest[numbers].astype(float)
+        if manifest[["split", "label", "group"]].isna().any(axis=None) or np.isinf(manifest[numbers]).any(axis=None):
+            raise ValueError("a split, label or group is empty, or a number is infinite")
+        joined = items.merge(
+            manifest, on=["file", "page"], how="left", validate="one_to_one", indicator=True, suffixes=("", "_said")
+        )
+    except (KeyError, ValueError, AttributeError, pd.errors.ParserError) as error:
+        raise InputError(
+            f"{manifest_path} wants columns split,label,file,page,group and one row per image: {error}"
+        ) from error
     without = joined[joined._merge != "both"]
     if len(without):
         file, page = without.iloc[0][["file", "page"]]
@@ -305,7 +316,11 @@ def _join_manifest(path: Path, items: "pd.DataFrame") -> "pd.DataFrame":
     if len(manifest) > len(items):
         gone = sorted(set(manifest.file) - set(items.file)) or sorted(set(manifest.file))
         raise InputError(f"{manifest_path} has rows for images that are not there, for instance in {gone[0]}.")
-    return joined.drop(columns="_merge")
+    said = joined[(joined.split_said != joined.split) | (joined.label_said != joined.label)]
+    if len(said):
+        row = said.iloc[0]
+        raise InputError(f"{manifest_path} says {row.split_said}/{row.label_said} of {row.file}; mend or remove it.")
+    return joined.drop(columns=["_merge", "split_said", "label_said"])
 
 
 def _add_z(classes: "pd.DataFrame", items: "pd.DataFrame") -> "pd.DataFrame":

@@ -189,6 +189,11 @@ train, one in test; leave one out or give both one group.
     present = [split for split in SPLITS if (table["split"] == split).any()]
     classes = table.groupby("split")["label"].nunique()
     missing = [split for split in present if classes[split] < table["label"].nunique()]
+    if {"y", "x"} <= set(table) and (overlapping := _count_overlaps(table, pixels.shape[1:])):
+        notes.append(
+            f"note: crops of {overlapping} pairs of beads overlap and lie in different splits; "
+            f"--min_distance_px {round(1.5 * max(pixels.shape[1:]))} leaves no such pair, --split region few."
+        )
     return notes + [f"warning: {split} lacks some classes; train refuses such a set." for split in missing]
 
 
@@ -237,6 +242,17 @@ def _check_options(options: MakeDatasetOptions) -> None:
         raise InputError(f"{wrong} wants positions in a field of view, so --layout stack.")
     if options.train_num is None or options.val_num is None:
         split_by_group(list("abc"), options.fractions, train_num=options.train_num, val_num=options.val_num)
+
+
+def _count_overlaps(table: DataFrame, crop_shape: tuple[int, int]) -> int:
+    """Pairs of beads in one field whose crops share pixels but not the split."""
+    beads = table.drop_duplicates(["source", "y", "x"])
+    n = 0
+    for _, field in beads.groupby("source"):
+        y, x, split = (field[name].to_numpy() for name in ("y", "x", "split"))
+        near = (abs(y[:, None] - y) < crop_shape[0]) & (abs(x[:, None] - x) < crop_shape[1])
+        n += int((near & (split[:, None] != split)).sum()) // 2
+    return n
 
 
 def _split_regions(table: DataFrame, numbers: dict[str, object]) -> np.ndarray:

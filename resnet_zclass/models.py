@@ -4,6 +4,7 @@ The parts are made of Keras' own layers alone, so a saved model loads with plain
 """
 
 import collections
+import difflib
 import re
 import types
 from collections.abc import Callable, Sequence
@@ -134,7 +135,9 @@ def is_small_resnet(model_name: str) -> bool:
     (True, False)
     """
     match = re.fullmatch(r"ResNet(\d+)", model_name)
-    return bool(match) and int(match[1]) >= 8 and int(match[1]) % 6 == 2 and not hasattr(keras.applications, model_name)
+    if match is None or hasattr(keras.applications, model_name):
+        return False
+    return 8 <= int(match[1]) <= 1202 and int(match[1]) % 6 == 2  # 1202 layers are the paper's deepest
 
 
 def build_small_resnet(
@@ -196,7 +199,10 @@ def find_application(model_name: str) -> types.ModuleType:
         if callable(getattr(module, model_name, None)) and hasattr(module, "preprocess_input"):
             return module
     names = sorted({name for module in modules for name in vars(module) if name[:1].isupper()})
-    raise InputError(f"--model_name {model_name} is unknown; choose ResNet20 (ResNet{{6n+2}}) or {', '.join(names)}.")
+    near = difflib.get_close_matches(model_name, ["ResNet20", *names], n=3) or ["ResNet20", "ResNet50"]
+    raise InputError(
+        f"--model_name {model_name} is no ResNet{{6n+2}} and not in keras.applications; is {' or '.join(near)} meant?"
+    )
 
 
 def _build_application(module: types.ModuleType, model_name: str, shape: tuple, weights: str) -> keras.Model:

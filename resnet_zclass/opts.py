@@ -7,8 +7,10 @@ those of `simulate`, `make_dataset`, ... in a table of that name; a command with
 
 import contextlib
 import dataclasses
+import difflib
 import functools
 import io
+import math
 import sys
 import tomllib
 import traceback
@@ -170,8 +172,11 @@ class TrainOptions:
     """Learning rate of round 1."""
     fine_tune_learning_rate: float | None = None
     """Learning rate of round 2; default that of round 1."""
-    schedule: Literal["plateau", "cosine"] = "plateau"
-    """plateau: times 0.2 after 5 epochs without a better monitor. cosine: down to zero along a half cosine."""
+    schedule: Literal["plateau", "smooth", "cosine"] = "plateau"
+    """plateau: times 0.2 after half the patience without a better monitor. smooth: times --lr_decay every epoch.
+    cosine: down to zero along half a cosine."""
+    lr_decay: float = 0.95
+    """Factor of the learning rate per epoch of the smooth schedule."""
     feature_views: int = 4
     """Augmented views of every crop whose features are stored for round 1, while the backbone is frozen."""
     patience: int = 10
@@ -246,11 +251,31 @@ COMMANDS: dict[str, type] = {
 }
 
 
+# Least and most of the numbers for which not every value makes sense, whatever the command.
+RANGES: dict[str, tuple[float, float]] = {
+    "batch_size": (1, 1_000_000),
+    "camera_offset": (0, 1e9),
+    "epochs": (0, 1_000_000),
+    "feature_views": (1, 1000),
+    "folds": (0, 1_000_000),
+    "head_epochs": (0, 1_000_000),
+    "hidden": (0, 1_000_000),
+    "im_size": (1, 4096),
+    "lr_decay": (1e-9, 1),
+    "num_class": (2, 1_000_000),
+    "patience": (0, 1_000_000),
+    "seed": (0, 2**31 - 1),
+    "shift_px": (0, 4096),
+    "soft_labels": (0, 1000),
+    "stem_stride": (1, 8),
+}
+
+
 def command(name: str) -> Callable[[Callable[[Any], None]], Callable[..., int]]:
     """Turns a function of one options object into a command's `main(argv=None)`, which returns the exit code.
 
     The code is 0 when done, 2 after bad usage or bad input (one line `error: ...` on stderr; the traceback too
-    with `--debug`), 130 when interrupted.
+    with `--debug`), 130 when interrupted, 1 after an error that nobody foresaw.
     """
 
     def wrap(body: Callable[[Any], None]) -> Callable[..., int]:
@@ -260,17 +285,13 @@ def command(name: str) -> Callable[[Callable[[Any], None]], Callable[..., int]]:
             debug = "--debug" in argv
             try:
                 body(parse_options(name, [word for word in argv if word != "--debug"]))
-            except (InputError, OSError) as error:
+                return 0
+            except (Exception, KeyboardInterrupt) as error:
                 if debug:
                     traceback.print_exc()
-                print(f"error: {_describe(error)}", file=sys.stderr)
-                return 2
-            except KeyboardInterrupt:
-                if debug:
-                    traceback.print_exc()
-                print("interrupted", file=sys.stderr)
-                return 130
-            return 0
+                code, line = _judge(error)
+                print(line, file=sys.stderr)
+                return code
 
         return main
 
@@ -290,7 +311,9 @@ def parse_options(name: str, argv: Sequence[str]) -> Any:
     """
     source, argv = _take_opts(list(argv))
     default = load_options(name, source) if source else COMMANDS[name]()
-    return _parse(name, argv, default)
+    options = _parse(name, argv, default)
+    _check_ranges(options)
+    return options
 
 
 def load_options(name: str, source: str | Path) -> Any:
@@ -313,6 +336,11 @@ def load_options(name: str, source: str | Path) -> Any:
         raise InputError(f"{path}: there is no command {unknown[0]!r}; tables are named after {', '.join(COMMANDS)}.")
     top = {key: value for key, value in content.items() if key not in tables}
     values = tables.get(name, top if name == "train" or not tables else {})
+    known = [field.name for field in dataclasses.fields(COMMANDS[name])]
+    for key in values:
+        if key not in known:
+            guess = difflib.get_close_matches(key, known, n=1)
+            raise InputError(f"{path}: {name} has no option {key!r}" + (f"; is {guess[0]} meant?" if guess else "."))
     try:
         return _parse(name, _as_flags(values), COMMANDS[name]())
     except InputError as error:
@@ -339,6 +367,17 @@ def require(options: Any, *names: str) -> None:
     for name in names:
         if getattr(options, name) in ("", None, ()):
             raise InputError(f"--{name} is missing.")
+
+
+def _check_ranges(options: Any) -> None:
+    for name, value in dataclasses.asdict(options).items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise InputError(f"--{name} must be finite. Received: {number}.")
+            if name in RANGES and number is not None:
+                low, high = RANGES[name]
+                if not low <= number <= high:
+                    raise InputError(f"--{name} must lie in {low:g}..{high:g}. Received: {number}.")
 
 
 def _take_opts(argv: list[str]) -> tuple[str, list[str]]:
@@ -400,12 +439,19 @@ def _message_in(box: str) -> str:
     rules = [i for i, row in enumerate(rows) if set(row) == {"─"}] or [len(rows)]
     message = " ".join(rows[: rules[0]])
     if len(rules) > 1 and rows[rules[0] + 1 :][:1] == ["Perhaps you meant:"]:
-        message += f" Perhaps you meant {rows[rules[0] + 2]}."
+        message = f"{message.rstrip('.')}. Perhaps you meant {rows[rules[0] + 2]}."
     return message or "bad usage; see --help."
 
 
-def _describe(error: Exception) -> str:
-    """One line for an error; what the system says of a file is put behind the file's name."""
+def _judge(error: BaseException) -> tuple[int, str]:
+    """Exit code and the one line that is said of an error."""
+    words = " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt):
+        return 130, f"interrupted{words and '; '}{words}"
+    if isinstance(error, InputError):
+        return 2, f"error: {words}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return 2, "error: there is not enough memory; lower --batch_size, --im_size or --crop_px."
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split())
+        return 2, f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error.strerror}"
+    return 1, f"error: a fault of resnet_zclass ({type(error).__name__}: {words[:300]}); --debug shows where."

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import lazy_loader as lazy
 import numpy as np
-from rich.progress import track
 
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_file
 from resnet_zclass.images import read_pages
+from resnet_zclass.progress import track
 
 h5py = lazy.load("h5py")
 
@@ -87,10 +87,12 @@ def pack_images(path: Path, files: Sequence[str]) -> Path:
 
 
 def _pack_key(pack_path: Path) -> str | None:
+    """The key of a whole pack; None for anything else."""
     try:
         with h5py.File(pack_path, "r") as pack:
-            return pack.attrs.get("key")
-    except OSError:
+            whole = pack["n_pages"][:].sum() == len(pack["crops"])
+            return pack.attrs.get("key") if whole else None
+    except (OSError, KeyError, TypeError):
         return None
 
 
@@ -114,7 +116,7 @@ def _write_pack(pack_path: Path, key: str, path: Path, files: Sequence[str]) -> 
 def _read_all(path: Path, files: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Pages `(n, H, W, C)` of every file in turn, read ahead by threads."""
     with ThreadPoolExecutor(max_workers=4) as pool:
-        for start in track(range(0, len(files), 256), description="packing images", transient=True):
+        for start in track(range(0, len(files), 256), "packing images"):
             chunk = files[start : start + 256]
             for file, pages in zip(chunk, pool.map(lambda file: read_pages(path / file), chunk), strict=True):
                 yield file, pages if pages.ndim == 4 else pages[..., None]

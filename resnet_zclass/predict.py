@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import lazy_loader as lazy
 import numpy as np
-from rich.progress import track
 
 import resnet_zclass as rz
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_file
 from resnet_zclass.images import list_images, read_pages
 from resnet_zclass.opts import PredictOptions, command, require
+from resnet_zclass.progress import track
 from resnet_zclass.runs import Run, read_run
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def main(options: PredictOptions) -> None:
     table, probabilities = predict_files(run, options.inputs, options.spots, options.batch_size)
     with whole_file(options.pred_save_path) as partial:
         table.to_csv(partial, index=False)
-    print(f"{len(table)} rows: {options.pred_save_path}")
+    print(f"rows: {len(table)}, in {options.pred_save_path}")
     if options.pred_save_name:
         path = Path(options.pred_save_name)
         with whole_file(path.with_suffix(".npy")) as partial:
@@ -61,11 +61,11 @@ def predict_files(
     Raises:
         InputError: If an input is missing, unreadable, smaller than a crop, of other channels, or holds no bead.
     """
-    paths = [path for name in inputs for path in list_images(name)]
+    paths = [path for name in inputs for path in list_images(name, recursive=True)]
     positions = rz.beads.read_spots(spots) if spots else None
     model = run.load_model()
     rows, crops = [], []
-    for path in track(paths, description="reading", transient=True):
+    for path in track(paths, "reading"):
         for row, crop in cut_file(path, model.input_shape[1:], positions):
             rows.append(row)
             crops.append(crop)
@@ -103,6 +103,10 @@ def cut_file(
     if pages.shape[1] < height or pages.shape[2] < width:
         raise InputError(f"{path} is {pages.shape[1]} x {pages.shape[2]} px; the run wants {height} x {width} px.")
     whole = pages.shape[1:3] == (height, width) and spots is None
+    if spots is not None:
+        spots = rz.beads.spots_of(spots, path)
+        if "frame" in spots and spots.frame.max() >= len(pages):
+            raise InputError(f"--spots: frame {spots.frame.max()} is beyond {path}, which has {len(pages)} pages.")
     for index, page in enumerate(pages):
         if whole:
             yield {"file": str(path), "page": index}, page
@@ -118,6 +122,7 @@ def _cut_page(
         positions = positions[positions.reason == ""]
     else:
         positions = spots[spots.frame == index] if "frame" in spots else spots
+        rz.beads.check_inside(positions, page.shape[:2], path)
     cuts = rz.beads.cut_crops(page[None, ..., 0], positions.y, positions.x, crop_px)
     for (y, x), crop in zip(positions[["y", "x"]].to_numpy(), cuts[:, 0], strict=True):
         yield {"file": str(path), "page": index, "y": y, "x": x}, crop[..., None]

@@ -20,7 +20,7 @@ from resnet_zclass.metrics import one_hot
 from resnet_zclass.opts import DEFAULT_PRESET, TrainOptions, command, load_options, require
 from resnet_zclass.pack import Subset
 from resnet_zclass.pixels import Pixels, measure_pixels
-from resnet_zclass.runs import FOLDS_FILE, MODEL_FILE, ROUND_FOLDERS, check_free, read_run, start_run
+from resnet_zclass.runs import FOLDS_FILE, MODEL_FILE, ROUND_FOLDERS, check_free, name_run, read_run, start_run
 from resnet_zclass.simulate import simulate_demo
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def main(options: TrainOptions) -> None:
     data = read_dataset(options.data_path)
     if options.thin is None:
         options = dataclasses.replace(options, thin=0.3 if data.crops.dtype.kind == "u" else 1.0)
-    run_path = Path(options.save_logs_path) / (options.run_name or options.model_name)
+    run_path = name_run(options.save_logs_path, options.run_name or options.model_name)
     check_free(run_path, options.overwrite)
     train = functools.partial(
         train_run,
@@ -85,6 +85,7 @@ def main(options: TrainOptions) -> None:
             batch_size=options.batch_size,
             optimizer=options.optimizer,
             schedule=options.schedule,
+            lr_decay=options.lr_decay,
             patience=options.patience,
             monitor=options.monitor,
             seed=options.seed,
@@ -92,13 +93,15 @@ def main(options: TrainOptions) -> None:
         soft_labels=options.soft_labels,
         feature_views=options.feature_views,
         deterministic=options.deterministic,
-        record=options,
+        record=dataclasses.replace(options, run_name=run_path.name, overwrite=False),
     )
     if options.folds:
-        cross_validate(data, run_path, train, options.folds, options.seed, record=options)
+        cross_validate(data, run_path, train, options.folds, options.seed)
     else:
         train(data, run_path)
-        if options.evaluate and len(data.indices("test")):
+        if not len(data.indices("test")):
+            print(f"{data.path} has no split test, so the run is not evaluated.")
+        elif options.evaluate:
             evaluate_run(read_run(run_path), data)
 
 
@@ -125,8 +128,6 @@ def plan_rounds(
     for name, rate in (("learning_rate", learning_rate), ("fine_tune_learning_rate", fine_tune_learning_rate)):
         if not 0 < rate < np.inf:
             raise InputError(f"--{name} must be above 0 and finite. Received: {rate}.")
-    if min(epochs, head_epochs) < 0:
-        raise InputError(f"--epochs and --head_epochs must be 0 or more. Received: {epochs}, {head_epochs}.")
     rounds = [Round(ROUND_FOLDERS[0], "head_only", head_epochs if weights != "none" else 0, learning_rate)]
     rounds.append(Round(ROUND_FOLDERS[1], freeze, epochs, fine_tune_learning_rate))
     rounds = [round_ for round_ in rounds if round_.epochs > 0]
@@ -175,7 +176,7 @@ def train_run(
         rounds: What to train, in order; each goes on from the best checkpoint of the one before.
         build: Called with the set and what its pixels are like; returns the classifier.
         augment: Called with the camera's offset; returns the function of raw crops and a generator.
-        fit: `batch_size, optimizer, schedule, patience, monitor, seed` of every round.
+        fit: `batch_size, optimizer, schedule, lr_decay, patience, monitor, seed` of every round.
         camera_offset: Camera counts without light; None measures it.
         soft_labels: Width in classes of the targets; 0 for plain ones.
         feature_views: Augmented views whose features are stored while the backbone is frozen.
@@ -199,7 +200,7 @@ def train_run(
         rz.models.apply_freeze(model, round_.freeze)  # an unknown policy is said before hours of round 1
     targets = one_hot(data.labels, len(data.classes), soft_labels if data.is_z else 0.0)
     val_set = (data.crops[val], one_hot(data.labels[val], len(data.classes))) if len(val) else None
-    start_run(run_path, record, data, is_fold)
+    start_run(run_path, dataclasses.replace(record, camera_offset=pixels.offset), data, is_fold)
     for number, round_ in enumerate(rounds, start=1):
         folder = run_path / round_.folder
         folder.mkdir()
@@ -207,12 +208,16 @@ def train_run(
         title = f"{run_path.name}, round {number} of {len(rounds)}"
         callbacks = functools.partial(rz.callbacks.build_callbacks, folder, model, title=title)
         crops = Subset(data.crops, train)
-        if round_.freeze == "head_only":
-            features = compute_features(model, crops, targets[train], val_set, augment, feature_views, fit)
-            fit_round(model.get_layer("head"), *features, None, round_, callbacks, **fit)
-        else:
-            fit_round(model, crops, targets[train], val_set, augment, round_, callbacks, **fit)
         checkpoint_path = folder / rz.callbacks.CHECKPOINT_FILE
+        try:
+            if round_.freeze == "head_only":
+                features = compute_features(model, crops, targets[train], val_set, augment, feature_views, fit)
+                fit_round(model.get_layer("head"), *features, None, round_, callbacks, **fit)
+            else:
+                fit_round(model, crops, targets[train], val_set, augment, round_, callbacks, **fit)
+        except KeyboardInterrupt:
+            best = f"the best so far is {checkpoint_path}" if checkpoint_path.is_file() else "nothing was saved yet"
+            raise KeyboardInterrupt(f"{best}; the same command begins anew.") from None
         if not checkpoint_path.is_file():
             raise InputError(f"{folder}: the loss was no number from the first epoch on; lower --learning_rate.")
         model = rz.models.load_model(checkpoint_path)
@@ -255,6 +260,7 @@ def fit_round(
     batch_size: int,
     optimizer: str,
     schedule: str,
+    lr_decay: float,
     patience: int,
     monitor: str,
     seed: int,
@@ -268,10 +274,11 @@ def fit_round(
         val_set: Validation inputs and targets.
         augment: Applied to every training batch, if given.
         round_: What to do.
-        build_callbacks: Called with `monitor, patience, schedule, learning_rate, epochs`.
+        build_callbacks: Called with `monitor, patience, schedule, learning_rate, epochs, lr_decay`.
         batch_size: Inputs per step.
         optimizer: A Keras optimizer's name.
-        schedule: `"plateau"` or `"cosine"`.
+        schedule: `"plateau"`, `"smooth"` or `"cosine"`.
+        lr_decay: Factor per epoch of the smooth one.
         patience: Epochs without a better monitor before the end.
         monitor: What is watched.
         seed: Seed of order and augmentation.
@@ -289,6 +296,7 @@ def fit_round(
         schedule=schedule,
         learning_rate=round_.learning_rate,
         epochs=round_.epochs,
+        lr_decay=lr_decay,
     )
     model.fit(
         batches,
@@ -312,15 +320,13 @@ def build_optimizer(name: str, learning_rate: float) -> "keras.optimizers.Optimi
     """
     try:
         optimizer = rz.backend.keras.optimizers.get(name)
-    except ValueError as error:
+    except Exception as error:
         raise InputError(f"--optimizer {name} is none of Keras'; try rmsprop, adam, sgd, adamw, adadelta.") from error
     optimizer.learning_rate = learning_rate
     return optimizer
 
 
-def cross_validate(
-    data: Dataset, run_path: Path, train: Callable[..., None], n_folds: int, seed: int, record: TrainOptions
-) -> dict:
+def cross_validate(data: Dataset, run_path: Path, train: Callable[..., None], n_folds: int, seed: int) -> dict:
     """Trains and tests `n_folds` times, each time on another share of the groups, and pools the test predictions.
 
     Writes the runs `fold_0`, `fold_1`, ... and `folds.json`: the scores of every fold, of all test crops pooled, and
@@ -328,7 +334,6 @@ def cross_validate(
     """
     groups, labels = data.items.group.to_numpy(), data.labels
     fold_of_crop = split_in_folds(groups, n_folds, seed, labels)
-    start_run(run_path, record, data)
     evaluations: list[Evaluation] = []
     for fold in range(n_folds):
         print(f"fold {fold + 1} of {n_folds}")
@@ -363,8 +368,9 @@ def pool_evaluations(evaluations: list[Evaluation], data: Dataset) -> dict:
 
 
 def _check_trainable(data: Dataset, fit: dict[str, Any]) -> None:
-    if fit["batch_size"] < 1:
-        raise InputError(f"--batch_size must be 1 or more. Received: {fit['batch_size']}.")
+    parted = data.items.groupby("group").split.nunique()
+    if (parted > 1).any():
+        print(f"warning: {(parted > 1).sum()} groups stand in several splits, so that results flatter.")
     rz.callbacks.check_monitor(fit["monitor"], has_validation=len(data.indices("val")) > 0)
     build_optimizer(fit["optimizer"], 1e-3)
     for split in SPLITS:

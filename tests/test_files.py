@@ -1,3 +1,8 @@
+import os
+import socket
+import subprocess
+import sys
+
 import pytest
 
 from resnet_zclass.errors import InputError
@@ -43,3 +48,22 @@ def test_a_file_that_fails_half_way_keeps_the_old_one(tmp_path):
         raise ValueError("x")
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
     assert (tmp_path / "a.csv").read_text() == "old"
+
+
+def test_what_a_killed_process_left_is_cleared_away_by_the_next(tmp_path):
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    dead = f"partial-{socket.gethostname()}-{int(done.stdout)}"
+    (tmp_path / f".set.{dead}").mkdir()
+    (tmp_path / f".set.{dead}" / "half").write_text("half")
+    (tmp_path / f".a.{dead}.csv").write_text("half")
+    alive = tmp_path / f".set.partial-{socket.gethostname()}-{os.getppid()}"
+    alive.mkdir()
+    with whole_folder(tmp_path / "set"), whole_file(tmp_path / "a.csv") as partial:
+        partial.write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([alive.name, "a.csv", "set"])
+
+
+def test_parents_made_for_a_folder_that_failed_go_too(tmp_path):
+    with pytest.raises(ValueError, match="x"), whole_folder(tmp_path / "new" / "deep" / "set"):
+        raise ValueError("x")
+    assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "resnet_zclass"
 
 ROWS = (
-    ("errors", "backend", "metrics", "pixels"),
+    ("errors", "backend", "metrics", "pixels", "progress"),
     ("files", "opts", "augment", "chunks", "focus", "blobs", "camera"),
     ("figures", "images", "optics"),
     ("pack", "batches", "beads"),
@@ -29,7 +29,8 @@ def modules_used_by(source: str) -> set[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("resnet_zclass"):
             parts = node.module.split(".")
-            used |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+            named = {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+            used |= named - {"__version__"}
         elif isinstance(node, ast.Import):
             used |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("resnet_zclass.")}
         elif (

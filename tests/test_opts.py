@@ -77,7 +77,13 @@ def test_bad_usage_is_one_line_that_names_the_option(words, named, capsys):
 
 @pytest.mark.parametrize(
     ("content", "named"),
-    [("epoch = 3\n", "--epoch"), ("epochs = 'x'\n", "--epochs"), ("epochs = \n", "TOML"), ("[trian]\n", "trian")],
+    [
+        ("epoch = 3\n", "'epoch'; is epochs meant"),
+        ("help = true\n", "help"),
+        ("epochs = 'x'\n", "--epochs"),
+        ("epochs = \n", "TOML"),
+        ("[trian]\n", "trian"),
+    ],
 )
 def test_a_bad_options_file_is_named_with_what_is_wrong(content, named, tmp_path):
     path = tmp_path / "bad.toml"
