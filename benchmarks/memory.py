@@ -56,7 +56,7 @@ def fit_round_1(data_path: Path) -> None:
     targets = rz.metrics.one_hot(data.labels, N_CLASSES)
     fit = {"batch_size": BATCH_SIZE, "seed": 0}
     crops = rz.pack.Subset(data.crops, train)
-    features, targets, _ = rz.train.compute_features(
+    features, targets, _ = rz.rounds.compute_features(
         model, crops, targets[train], None, rz.augment.build_augment(flip=True), 1, fit
     )
     head = model.get_layer("head")

@@ -4,7 +4,16 @@ Every module can be reached from here, `resnet_zclass.models.load_model(...)`; a
 loaded when it is first used.
 """
 
+import os as _os
+import pathlib as _pathlib
+import signal as _signal
+import sys as _sys
+
 import lazy_loader as _lazy
+
+if _pathlib.Path(getattr(_sys, "argv", [""])[0]).name in ("-m", "resnet-zclass"):
+    # A command is starting: until its `main()` looks after Ctrl-C, leave quietly instead of with a traceback.
+    _signal.signal(_signal.SIGINT, lambda *_: (_os.write(2, b"interrupted\n"), _os._exit(130)))
 
 __version__ = "0.1.0"
 
@@ -21,6 +30,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "camera",
         "ceiling",
         "chunks",
+        "command",
         "crops",
         "errors",
         "evaluate",
@@ -28,6 +38,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "figures",
         "files",
         "focus",
+        "folds",
         "images",
         "loader",
         "make_dataset",
@@ -39,6 +50,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "pixels",
         "predict",
         "progress",
+        "rounds",
         "runs",
         "scene",
         "simulate",

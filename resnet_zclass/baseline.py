@@ -31,23 +31,25 @@ def predict_baseline(
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(train_crops))[:MAX_CROPS])
     offset = measure_pixels(train_crops).offset
-    features = _features(train_crops[chosen], offset)
+    features, train_labels = _features(train_crops[chosen], offset), np.asarray(train_labels)[chosen]
     # Scaled as a whole, not whitened: with equal noise in every pixel the leading components are the telling ones.
     pca = PCA(min(60, *features.shape), random_state=seed).fit(features)
     scale = pca.transform(features).std() or 1.0
     model = LogisticRegression(max_iter=1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(pca.transform(features) / scale, np.asarray(train_labels)[chosen])
+        model.fit(pca.transform(features) / scale, train_labels)
     probabilities = np.zeros((len(crops), n_classes))
-    probabilities[:, model.classes_] = model.predict_proba(pca.transform(_features(crops, offset)) / scale)
+    probabilities[:, model.classes_] = model.predict_proba(
+        pca.transform(_features(crops[np.arange(len(crops))], offset)) / scale
+    )
     return probabilities
 
 
 def _features(crops: np.ndarray, offset: float) -> np.ndarray:
     """Variance-stabilised pixels, averaged down to 64 px at most, float32 `(N, pixels)`."""
     values = stabilise_variance(crops, offset)
-    factor = -(-max(values.shape[1:3]) // MAX_SIDE_PX)
+    factor = min(-(-max(values.shape[1:3]) // MAX_SIDE_PX), *values.shape[1:3])
     height, width = (side // factor * factor for side in values.shape[1:3])
     blocks = values[:, :height, :width].reshape(
         len(values), height // factor, factor, width // factor, factor, values.shape[3]

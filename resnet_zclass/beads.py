@@ -156,10 +156,16 @@ def spots_of(spots: DataFrame, path: Path) -> DataFrame:
     >>> spots = pd.DataFrame({"y": [1.0, 2.0], "x": 0.0, "source": ["a.tif", "b"]})
     >>> spots_of(spots, Path("fields/b.tif"))["y"].tolist()
     [2.0]
+
+    Raises:
+        InputError: If none does.
     """
     if "source" not in spots:
         return spots
-    return spots[spots["source"].isin([path.as_posix(), path.name, path.stem])]
+    chosen = spots[spots["source"].isin([path.as_posix(), path.name, path.stem])]
+    if chosen.empty:
+        raise InputError(f"--spots: no row's source names {path}; it wants the file's name, as {path.name}.")
+    return chosen
 
 
 def cut_crops(pages: np.ndarray, y: Sequence[float], x: Sequence[float], crop_px: int) -> np.ndarray:
@@ -220,6 +226,8 @@ def read_spots(path: str | Path) -> DataFrame:
     except (ValueError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is empty or no CSV; expected columns y,x.") from error
     names = [{"position_y": "y", "position_x": "x"}.get(n.strip().lower(), n.strip().lower()) for n in header]
+    if len(set(names)) < len(names):
+        raise InputError(f"{path} has a column twice ({', '.join(header)}); expected each once.")
     if not {"y", "x"} <= set(names):
         raise InputError(f"{path} has columns {', '.join(header)}; expected y,x or POSITION_Y,POSITION_X.")
     table = pd.DataFrame([dict(zip(names, row, strict=False)) for row in rows], columns=names)

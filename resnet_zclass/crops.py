@@ -216,7 +216,7 @@ def order_classes(names: Sequence[str], z_step_um: float | None = None) -> tuple
     if any(match[2] or "." in match[1] for match in found.values()):
         return ordered, z
     if not any(match[1][0] in "+-" for match in found.values()):
-        z = np.arange(len(z)) - float(len(z) // 2)
+        z = z - z[len(z) // 2]
     return ordered, np.round(z * (np.nan if z_step_um is None else z_step_um), 9)
 
 

@@ -12,10 +12,12 @@ from rich.table import Table
 
 import resnet_zclass as rz
 from resnet_zclass import figures, metrics
+from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_folder
 from resnet_zclass.loader import Dataset, read_dataset
-from resnet_zclass.opts import EvaluateOptions, command, require
+from resnet_zclass.opts import EvaluateOptions, require
+from resnet_zclass.pack import Subset
 from resnet_zclass.predict import build_table, predict_probabilities
 from resnet_zclass.runs import Run, read_run
 
@@ -59,16 +61,25 @@ def main(options: EvaluateOptions) -> None:
     """Evaluates the run named by the options."""
     require(options, "load_logs_path")
     run = read_run(options.load_logs_path)
-    data = read_dataset(options.data_path or run.options.data_path)
-    own = data.path.absolute() == Path(run.options.data_path).absolute()
-    if own:
-        data = run.restore_split(data)
-    name = ("" if options.split == "test" else f"_{options.split}") if own else f"_{data.path.absolute().name}"
-    evaluate_run(run, data, options.split, options.batch_size, folder_name=f"evaluation{name}")
+    data_path = Path(options.data_path or run.options.data_path)
+    data, own_path = read_dataset(data_path), Path(run.options.data_path)
+    of_split = "" if options.split == "test" else f"_{options.split}"
+    if data_path.resolve() == own_path.resolve():
+        data = trained_on = run.restore_split(data)
+        folder_name = f"evaluation{of_split}"
+    else:
+        trained_on = run.restore_split(read_dataset(own_path)) if own_path.is_dir() else None
+        folder_name = f"evaluation_{data_path.resolve().name}{of_split}"
+    evaluate_run(run, data, options.split, trained_on, options.batch_size, folder_name)
 
 
 def evaluate_run(
-    run: Run, data: Dataset, split: str = "test", batch_size: int = 256, folder_name: str = "evaluation"
+    run: Run,
+    data: Dataset,
+    split: str,
+    trained_on: Dataset | None,
+    batch_size: int = 64,
+    folder_name: str = "evaluation",
 ) -> Evaluation:
     """Evaluates a run on a split, prints the headlines, and writes a folder of the run.
 
@@ -76,6 +87,7 @@ def evaluate_run(
         run: A finished run.
         data: The set.
         split: `"train"`, `"val"` or `"test"`.
+        trained_on: The set whose split train the run saw; the baseline is trained on the same. None: no baseline.
         batch_size: Crops per step.
         folder_name: Name of the folder to write in that of the run.
 
@@ -84,19 +96,20 @@ def evaluate_run(
     """
     model = run.load_model()
     indices = _check_fits(run, model.input_shape[1:], data, split)
-    labels, train = data.labels, data.indices("train")
-    probabilities = predict_probabilities(model, data.crops[indices], batch_size)
+    labels, crops = data.labels[indices], Subset(data.crops, indices)
+    probabilities = predict_probabilities(model, crops, batch_size)
     baseline = None
-    if len(train) and split != "train":
+    if trained_on is not None and split != "train":
+        train = trained_on.indices("train")
         baseline = rz.baseline.predict_baseline(
-            data.crops[train], labels[train], data.crops[indices], len(run.classes), run.options.seed
+            Subset(trained_on.crops, train), trained_on.labels[train], crops, len(run.classes), run.options.seed
         )
-    scores = score(labels[indices], probabilities, baseline, data.is_z, run.z_um)
-    scores |= {"split": split, "data_path": str(data.path), **_read_ceiling(data.path)}
+    scores = score(labels, probabilities, baseline, data.is_z, run.z_um)
+    scores |= {"split": split, "data_path": str(data.path), **(_read_ceiling(data.path) if split == "test" else {})}
     write_evaluation(run.path / folder_name, run, data, indices, probabilities, scores)
     print_scores(scores, f"{run.path}, split {split} of {data.path}")
     print(f"figures and tables: {run.path / folder_name}")
-    return Evaluation(labels[indices], probabilities, baseline, scores)
+    return Evaluation(labels, probabilities, baseline, scores)
 
 
 def score(
@@ -138,7 +151,7 @@ def write_evaluation(
     rows = data.items.iloc[indices][["file", "page"]].to_dict("records")
     predictions = build_table(run, rows, probabilities)
     predictions.insert(2, "true_label", data.items.label.to_numpy()[indices])
-    with whole_folder(folder, overwrite=True) as partial:
+    with whole_folder(folder, overwrite=True, mark="metrics.json") as partial:
         (partial / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
         pd.DataFrame({"label": names, **per_class}).to_csv(partial / "per_class.csv", index=False)
         pd.DataFrame(confusion, index=pd.Index(names, name="true \\ predicted"), columns=names).to_csv(
@@ -179,6 +192,9 @@ def _check_fits(run: Run, crop_shape: tuple[int, ...], data: Dataset, split: str
         raise InputError(f"--split {split}: {data.path} has no such split.")
     if data.crops.shape[1:] != crop_shape:
         raise InputError(f"{data.path} has crops of {data.crops.shape[1:]}; the run was trained on {crop_shape}.")
+    run.check_crops(data.crops.dtype, data.path)
+    if not np.allclose(data.classes.z_um, run.classes.z_um, atol=1e-6, equal_nan=True):
+        raise InputError(f"{data.path} has its planes at other z than the run {run.path}; the classes mean other z.")
     return indices
 
 

@@ -16,7 +16,7 @@ from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_folder
 from resnet_zclass.images import write_stack
 from resnet_zclass.optics import Spectra, compute_spectra, draw_images, interpolate_spectra
-from resnet_zclass.scene import Scene, check_range, draw_beads, write_record
+from resnet_zclass.scene import RECORD_NAME, Scene, check_range, draw_beads, write_record
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -61,12 +61,8 @@ def write_fields(
     written to ...: 1 stacks of 2 planes, 2 beads in each
     ['field_00.tif', 'simulation.json', 'spots.csv']
     """
-    check_range("n_fields", n_fields, 1)
-    check_range("beads_per_field", beads_per_field, 1)
-    check_range("z_spread_um", z_spread_um, 0)
-    if field_px < 3 * scene.crop_px:
-        raise InputError(f"--field_px must be 3 times --crop_px {scene.crop_px} or more. Received: {field_px}.")
-    with whole_folder(source_path, overwrite) as folder:
+    check_fields(scene, n_fields, field_px, beads_per_field, z_spread_um)
+    with whole_folder(source_path, overwrite, mark=RECORD_NAME) as folder:
         spectra = compute_spectra(scene.optics, _z_grid(scene, z_spread_um), reach_px=2 * scene.crop_px)
         tables, apart_px = [], float(scene.crop_px)
         for k in range(n_fields):
@@ -81,6 +77,17 @@ def write_fields(
     print(f"written to {source_path}: {n_fields} stacks of {scene.planes} planes, {beads_per_field} beads in each")
     if apart_px < scene.crop_px:
         print(f"beads lie as near as {apart_px:.1f} px, less than a crop; for more room raise --field_px.")
+
+
+def check_fields(scene: Scene, n_fields: int, field_px: int, beads_per_field: int, z_spread_um: float) -> None:
+    """Raises `InputError` for fields that `write_fields` would refuse; arguments as there."""
+    check_range("n_fields", n_fields, 1)
+    check_range("beads_per_field", beads_per_field, 1)
+    check_range("z_spread_um", z_spread_um, 0)
+    if field_px < 3 * scene.crop_px:
+        raise InputError(f"--field_px must be 3 times --crop_px {scene.crop_px} or more. Received: {field_px}.")
+    if beads_per_field * scene.crop_px**2 > 2 * field_px**2:
+        raise InputError(f"--beads_per_field {beads_per_field} do not find room in {field_px} x {field_px} px.")
 
 
 def simulate_stack(

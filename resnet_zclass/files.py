@@ -12,7 +12,7 @@ from resnet_zclass.errors import InputError
 
 
 @contextlib.contextmanager
-def whole_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+def whole_folder(path: str | Path, overwrite: bool = False, mark: str = "") -> Iterator[Path]:
     """Yields an empty folder that takes the name `path` when the block ends well and vanishes when it does not.
 
     The folder is filled under a hidden name beside `path`, so a run killed half-way never leaves half a
@@ -21,9 +21,10 @@ def whole_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     Args:
         path: The folder to make. Its parents are made too.
         overwrite: Whether an existing, non-empty folder is replaced.
+        mark: Name of a file by which such a folder is known to be of the kind that may be replaced.
 
     Raises:
-        InputError: If `path` holds something already and `overwrite` is false.
+        InputError: If `path` holds something already and `overwrite` is false, or it lacks the mark.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as tmp:
@@ -32,11 +33,8 @@ def whole_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     ...     os.listdir(Path(tmp) / "set")
     ['a.txt']
     """
+    check_replaceable(path, overwrite, mark)
     path = Path(path).absolute()
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file, not a folder; choose another name.")
-    if path.exists() and any(path.iterdir()) and not overwrite:
-        raise InputError(f"{path} exists already; choose another name or give --overwrite.")
     missing = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial_path(path)
@@ -52,6 +50,32 @@ def whole_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 parent.rmdir()
         raise
+
+
+def check_replaceable(path: str | Path, overwrite: bool = False, mark: str = "") -> None:
+    """Raises `InputError` unless `whole_folder` may write to `path`; arguments as there."""
+    path = Path(path).absolute()
+    for folder in (path, *path.parents):
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file, not a folder; choose another name.")
+    if not path.exists() or not any(path.iterdir()):
+        return
+    if not overwrite:
+        raise InputError(f"{path} exists already; choose another name or give --overwrite.")
+    if mark and not (path / mark).is_file():
+        raise InputError(f"{path} has no {mark}, so it holds something else than what is written; choose another name.")
+
+
+def check_output(path: str | Path, overwrite: bool = False) -> None:
+    """Raises `InputError` unless a file may be written to `path`."""
+    path = Path(path).absolute()
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already; choose another name or give --overwrite.")
+    for folder in path.parents:
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{path}: {folder} is a file, not a folder; choose another name.")
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ pd = lazy.load("pandas")
 
 SPLITS = ("train", "val", "test")
 MANIFEST_COLUMNS = ("split", "label", "file", "page", "group", "source", "plane", "z_um", "y", "x")
+CLUTTER = ("Thumbs.db", "desktop.ini")  # that systems leave in folders of images
 LABEL_TABLES = ("class-labels.xlsx", "class-labels.csv")
 
 
@@ -260,7 +261,7 @@ def read_label_table(path: Path) -> "pd.DataFrame":
         table = pd.read_excel(path, dtype=str) if path.suffix == ".xlsx" else pd.read_csv(path, dtype=str)
         table = table[["LabelText", "LabelInteger"]].dropna(how="all")
         integers = table.LabelInteger.astype(float)
-        if (integers % 1 != 0).any():
+        if (integers % 1 != 0).any() or (integers.abs() > 1e9).any():
             raise ValueError("LabelInteger is not whole")
         table["LabelInteger"] = integers.astype(int)
     except KeyError as error:
@@ -283,7 +284,12 @@ def _list_files(path: Path, folders: dict[str, Path], labels: list[str]) -> "pd.
         for label in labels:
             if not (folder / label).is_dir():
                 continue
-            files = sorted(f for f in (folder / label).iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+            files = sorted(
+                f for f in (folder / label).iterdir() if not f.name.startswith(".") and f.name not in CLUTTER
+            )
+            strange = [f for f in files if f.suffix.lower() not in IMAGE_SUFFIXES]
+            if strange:
+                raise InputError(f"{strange[0]} is no image that is read ({', '.join(IMAGE_SUFFIXES)}); move it away.")
             if not files:
                 raise InputError(f"{folder / label} holds no image ({', '.join(IMAGE_SUFFIXES)}); fill or remove it.")
             rows += [(split, label, f.relative_to(path).as_posix()) for f in files]
@@ -297,11 +303,15 @@ def _join_manifest(path: Path, items: "pd.DataFrame") -> "pd.DataFrame":
         return items.assign(group=items.file + ":" + items.page.astype(str))
     try:
         manifest = pd.read_csv(manifest_path, dtype={"label": str, "group": str, "split": str, "source": str})
+        if (manifest.page.astype(float) % 1 != 0).any():
+            raise ValueError("a page is not whole")
         manifest["page"] = manifest.page.astype(int)
         numbers = [name for name in ("plane", "z_um") if name in manifest]
         manifest[numbers] = manifest[numbers].astype(float)
         if manifest[["split", "label", "group"]].isna().any(axis=None) or np.isinf(manifest[numbers]).any(axis=None):
             raise ValueError("a split, label or group is empty, or a number is infinite")
+        if any(manifest[name].isna().nunique() > 1 for name in numbers):
+            raise ValueError("plane or z_um is empty in some rows only")
         joined = items.merge(
             manifest, on=["file", "page"], how="left", validate="one_to_one", indicator=True, suffixes=("", "_said")
         )

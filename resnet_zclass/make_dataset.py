@@ -18,13 +18,14 @@ import lazy_loader as lazy
 import numpy as np
 
 from resnet_zclass.beads import REASONS
+from resnet_zclass.command import command
 from resnet_zclass.crops import Crops, cut_classes, cut_stacks
 from resnet_zclass.errors import InputError
 from resnet_zclass.figures import draw_overview
 from resnet_zclass.files import whole_folder
 from resnet_zclass.images import TIFF_SUFFIXES, list_images
 from resnet_zclass.loader import SPLITS, split_by_group, write_dataset
-from resnet_zclass.opts import MakeDatasetOptions, command, require
+from resnet_zclass.opts import MakeDatasetOptions, require
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -38,7 +39,7 @@ _MONTAGE_BEADS, _MONTAGE_PLANES = 8, 13
 def main(options: MakeDatasetOptions) -> None:
     """Runs the command; `--help` lists its options."""
     _check_options(options)
-    with whole_folder(options.data_path, options.overwrite) as folder:
+    with whole_folder(options.data_path, options.overwrite, mark="manifest.csv") as folder:
         paths = find_sources(options.source_path)
         if options.layout == "stack":
             crops = cut_stacks(
@@ -231,6 +232,8 @@ def summarise(crops: Crops, table: DataFrame) -> list[str]:
 def _check_options(options: MakeDatasetOptions) -> None:
     """Refuses what can be seen to be wrong before any file is read."""
     require(options, "source_path", "data_path")
+    if "" in options.source_path:
+        raise InputError("--source_path is empty; give TIFF files or folders of them.")
     if options.crop_px < 4:
         raise InputError(f"--crop_px is 4 at least. Received: {options.crop_px}.")
     if options.planes < 2:

@@ -94,7 +94,9 @@ def build_normalisation(
     if stabilise and scaling != "range":
         x = keras.ops.sqrt(keras.ops.maximum(x - pixels.offset, 0.0))
     if scaling == "image":
-        x = keras.layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False, name="per_crop")(x)
+        x = keras.layers.LayerNormalization(axis=(1, 2, 3), epsilon=1e-10, center=False, scale=False, name="per_crop")(
+            x
+        )
     elif scaling == "set":
         mean, spread = (pixels.root_mean, pixels.root_spread) if stabilise else (pixels.mean, pixels.spread)
         x = keras.layers.Rescaling(1 / spread, offset=-mean / spread, name="per_set")(x)
@@ -287,7 +289,7 @@ def _stem_only(names: Sequence[str]) -> set[str]:
 
 def _last_stage(names: Sequence[str]) -> set[str]:
     stages = [match[0] for name in names if (match := re.match(r"(conv|stage|block)\d+(?=_)", name))]
-    if not stages:
+    if len(set(stages)) < 2:
         raise InputError("--freeze last_stage: this backbone has no numbered stages; give the name of a layer.")
     return set(names[names.index(next(name for name in names if name.startswith(stages[-1] + "_"))) :])
 
@@ -323,6 +325,8 @@ def apply_freeze(model: keras.Model, policy: str) -> None:
         trained = set(names[names.index(policy) :])
     else:
         raise InputError(f"--freeze must be {', '.join(FREEZE_POLICIES)} or the name of a layer. Received: {policy}.")
+    if not trained and policy != "head_only":
+        raise InputError(f"--freeze {policy}: this backbone has no such layers; give the name of the first to train.")
     backbone.trainable = True
     for layer in backbone.layers:
         layer.trainable = layer.name in trained

@@ -8,13 +8,10 @@ those of `simulate`, `make_dataset`, ... in a table of that name; a command with
 import contextlib
 import dataclasses
 import difflib
-import functools
 import io
 import math
-import sys
 import tomllib
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -193,7 +190,7 @@ class TrainOptions:
     """Augment: shift by up to this many pixels."""
     thin: float | None = None
     """Augment: keep each photon with a probability drawn between this and 1; 1: off. Default 0.3 where pixels are
-    integers, which counts are, else off."""
+    integers, which are taken for photons whatever the camera's gain, else off."""
     camera_offset: float | None = None
     """Camera counts without light; default the darkest pixels of the training set."""
     seed: int = 0
@@ -218,7 +215,7 @@ class EvaluateOptions:
     """Folder of the set; default the one the run was trained on."""
     split: Literal["train", "val", "test"] = "test"
     """Split to evaluate."""
-    batch_size: int = 256
+    batch_size: int = 64
     """Crops per step."""
 
 
@@ -236,7 +233,7 @@ class PredictOptions:
     """NumPy file (N, classes) of the probabilities to write as well."""
     spots: str = ""
     """CSV of bead positions (columns y,x in pixels) at which to cut crops instead of finding beads."""
-    batch_size: int = 256
+    batch_size: int = 64
     """Crops per step."""
     overwrite: bool = False
     """Replace what is there."""
@@ -253,49 +250,36 @@ COMMANDS: dict[str, type] = {
 
 # Least and most of the numbers for which not every value makes sense, whatever the command.
 RANGES: dict[str, tuple[float, float]] = {
+    "background": (0, 1e6),
     "batch_size": (1, 1_000_000),
-    "camera_offset": (0, 1e9),
+    "bead_um": (0, 50),
+    "beads_per_field": (1, 10_000),
+    "camera_gain": (1e-6, 1e4),
+    "camera_offset": (0, 1e6),
+    "crop_px": (4, 4096),
     "epochs": (0, 1_000_000),
     "feature_views": (1, 1000),
+    "field_px": (1, 16_384),
     "folds": (0, 1_000_000),
     "head_epochs": (0, 1_000_000),
     "hidden": (0, 1_000_000),
     "im_size": (1, 4096),
     "lr_decay": (1e-9, 1),
+    "n_fields": (1, 10_000),
     "num_class": (2, 1_000_000),
     "patience": (0, 1_000_000),
+    "per_class": (1, 1_000_000),
+    "photons": (1e-3, 1e9),
+    "pixel_um": (1e-3, 5),
+    "planes": (2, 10_000),
+    "read_noise": (0, 1e4),
     "seed": (0, 2**31 - 1),
     "shift_px": (0, 4096),
     "soft_labels": (0, 1000),
     "stem_stride": (1, 8),
+    "wavelength_um": (0.05, 50),
+    "z_spread_um": (0, 50),
 }
-
-
-def command(name: str) -> Callable[[Callable[[Any], None]], Callable[..., int]]:
-    """Turns a function of one options object into a command's `main(argv=None)`, which returns the exit code.
-
-    The code is 0 when done, 2 after bad usage or bad input (one line `error: ...` on stderr; the traceback too
-    with `--debug`), 130 when interrupted, 1 after an error that nobody foresaw.
-    """
-
-    def wrap(body: Callable[[Any], None]) -> Callable[..., int]:
-        @functools.wraps(body)
-        def main(argv: Sequence[str] | None = None) -> int:
-            argv = list(sys.argv[1:] if argv is None else argv)
-            debug = "--debug" in argv
-            try:
-                body(parse_options(name, [word for word in argv if word != "--debug"]))
-                return 0
-            except (Exception, KeyboardInterrupt) as error:
-                if debug:
-                    traceback.print_exc()
-                code, line = _judge(error)
-                print(line, file=sys.stderr)
-                return code
-
-        return main
-
-    return wrap
 
 
 def parse_options(name: str, argv: Sequence[str]) -> Any:
@@ -383,6 +367,8 @@ def _check_ranges(options: Any) -> None:
 def _take_opts(argv: list[str]) -> tuple[str, list[str]]:
     """Splits `--opts [NAME]` off `argv`; a bare `--opts` means the default preset."""
     for i, word in enumerate(argv):
+        if word == "--opts=":
+            raise InputError(f"--opts= names no preset or file; the presets are {', '.join(preset_names())}.")
         if word.startswith("--opts="):
             return word.removeprefix("--opts="), argv[:i] + argv[i + 1 :]
         if word == "--opts":
@@ -441,17 +427,3 @@ def _message_in(box: str) -> str:
     if len(rules) > 1 and rows[rules[0] + 1 :][:1] == ["Perhaps you meant:"]:
         message = f"{message.rstrip('.')}. Perhaps you meant {rows[rules[0] + 2]}."
     return message or "bad usage; see --help."
-
-
-def _judge(error: BaseException) -> tuple[int, str]:
-    """Exit code and the one line that is said of an error."""
-    words = " ".join(str(error).split())
-    if isinstance(error, KeyboardInterrupt):
-        return 130, f"interrupted{words and '; '}{words}"
-    if isinstance(error, InputError):
-        return 2, f"error: {words}"
-    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
-        return 2, "error: there is not enough memory; lower --batch_size, --im_size or --crop_px."
-    if isinstance(error, OSError) and error.strerror:
-        return 2, f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error.strerror}"
-    return 1, f"error: a fault of resnet_zclass ({type(error).__name__}: {words[:300]}); --debug shows where."

@@ -4,6 +4,7 @@ The pack `NAME.packed.h5` carries a digest of the names, sizes and times of its 
 them changes.
 """
 
+import errno
 import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -79,7 +80,9 @@ def pack_images(path: Path, files: Sequence[str]) -> Path:
             return pack_path
     try:
         _write_pack(beside, key, path, files)
-    except PermissionError:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         print(f"{beside.parent} cannot be written to: the packed images go to {elsewhere}.")
         _write_pack(elsewhere, key, path, files)
         return elsewhere
@@ -101,8 +104,11 @@ def _write_pack(pack_path: Path, key: str, path: Path, files: Sequence[str]) -> 
         n_pages, data = [], None
         for file, pages in _read_all(path, files):
             if data is None:
+                # Chunks of whole images, 64 kB or one: batches are read image by image.
+                chunk = max(1, 2**16 // max(pages[:1].nbytes, 1))
+                shape = pages.shape[1:]
                 data = pack.create_dataset(
-                    "crops", (0, *pages.shape[1:]), pages.dtype, maxshape=(None, *pages.shape[1:])
+                    "crops", (0, *shape), pages.dtype, maxshape=(None, *shape), chunks=(chunk, *shape)
                 )
                 first_file = file
             _check_alike(path, first_file, data, file, pages)
@@ -116,8 +122,8 @@ def _write_pack(pack_path: Path, key: str, path: Path, files: Sequence[str]) -> 
 def _read_all(path: Path, files: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Pages `(n, H, W, C)` of every file in turn, read ahead by threads."""
     with ThreadPoolExecutor(max_workers=4) as pool:
-        for start in track(range(0, len(files), 256), "packing images"):
-            chunk = files[start : start + 256]
+        for start in track(range(0, len(files), 16), "packing images"):
+            chunk = files[start : start + 16]
             for file, pages in zip(chunk, pool.map(lambda file: read_pages(path / file), chunk), strict=True):
                 yield file, pages if pages.ndim == 4 else pages[..., None]
 

@@ -1,5 +1,6 @@
 """Classes and z of new images: one row per image, per page of a multi-page TIFF, or per bead of a larger page."""
 
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,10 +10,11 @@ import lazy_loader as lazy
 import numpy as np
 
 import resnet_zclass as rz
+from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import whole_file
+from resnet_zclass.files import check_output, whole_file
 from resnet_zclass.images import list_images, read_pages
-from resnet_zclass.opts import PredictOptions, command, require
+from resnet_zclass.opts import PredictOptions, require
 from resnet_zclass.progress import track
 from resnet_zclass.runs import Run, read_run
 
@@ -25,20 +27,17 @@ pd = lazy.load("pandas")
 @command("predict")
 def main(options: PredictOptions) -> None:
     """Reads the run named by the options, predicts, and writes the table and, if asked for, the probabilities."""
-    require(options, "load_logs_path", "inputs")
-    for path in filter(None, (options.pred_save_path, options.pred_save_name)):
-        if Path(path).exists() and not options.overwrite:
-            raise InputError(f"{path} exists already; choose another name or give --overwrite.")
+    require(options, "load_logs_path", "inputs", "pred_save_path")
+    npy_path = _check_outputs(options.inputs, options.pred_save_path, options.pred_save_name, options.overwrite)
     run = read_run(options.load_logs_path)
     table, probabilities = predict_files(run, options.inputs, options.spots, options.batch_size)
-    with whole_file(options.pred_save_path) as partial:
-        table.to_csv(partial, index=False)
+    with contextlib.ExitStack() as stack:  # both files or none
+        table.to_csv(stack.enter_context(whole_file(options.pred_save_path)), index=False)
+        if npy_path:
+            np.save(stack.enter_context(whole_file(npy_path)), probabilities)
     print(f"rows: {len(table)}, in {options.pred_save_path}")
-    if options.pred_save_name:
-        path = Path(options.pred_save_name)
-        with whole_file(path.with_suffix(".npy")) as partial:
-            np.save(partial, probabilities)
-        print(f"probabilities {probabilities.shape}: {path.with_suffix('.npy')}")
+    if npy_path:
+        print(f"probabilities {probabilities.shape}: {npy_path}")
 
 
 def predict_files(
@@ -67,12 +66,31 @@ def predict_files(
     rows, crops = [], []
     for path in track(paths, "reading"):
         for row, crop in cut_file(path, model.input_shape[1:], positions):
+            run.check_crops(crop.dtype, path)
             rows.append(row)
             crops.append(crop)
     if not rows:
         raise InputError(f"no bead was found in {', '.join(map(str, inputs))}; give their positions with --spots.")
     probabilities = predict_probabilities(model, np.stack(crops), batch_size)
     return build_table(run, rows, probabilities), probabilities
+
+
+def _check_outputs(inputs: Sequence[str], csv_path: str, npy_path: str, overwrite: bool) -> Path | None:
+    """Refuses to write over inputs, folders or each other; returns the path of the array, `.npy` added if need be."""
+    array_path = None
+    if npy_path:
+        array_path = Path(npy_path) if Path(npy_path).suffix else Path(f"{npy_path}.npy")
+        if array_path.suffix != ".npy":
+            raise InputError(f"--pred_save_name must end in .npy. Received: {npy_path}.")
+    taken = {Path(name).absolute() for name in inputs}
+    for path in filter(None, (Path(csv_path), array_path)):
+        check_output(path, overwrite)
+        if path.absolute() in taken:
+            raise InputError(f"{path} would be written over what it is made from, or twice; choose another name.")
+        taken.add(path.absolute())
+    if "" in inputs:
+        raise InputError("an input is an empty name; give images or folders of them.")
+    return array_path
 
 
 def predict_probabilities(model: "keras.Model", crops: np.ndarray, batch_size: int = 256) -> np.ndarray:
@@ -103,6 +121,8 @@ def cut_file(
     if pages.shape[1] < height or pages.shape[2] < width:
         raise InputError(f"{path} is {pages.shape[1]} x {pages.shape[2]} px; the run wants {height} x {width} px.")
     whole = pages.shape[1:3] == (height, width) and spots is None
+    if not whole and height != width:
+        raise InputError(f"{path}: the run's crops are {height} x {width} px, and only square ones are cut out.")
     if spots is not None:
         spots = rz.beads.spots_of(spots, path)
         if "frame" in spots and spots.frame.max() >= len(pages):
@@ -118,14 +138,17 @@ def _cut_page(
     path: Path, index: int, page: np.ndarray, crop_px: int, spots: "pd.DataFrame | None"
 ) -> Iterator[tuple[dict, np.ndarray]]:
     if spots is None:
-        positions = rz.beads.find_beads_in_page(page[..., 0], crop_px)
+        positions = rz.beads.find_beads_in_page(page.mean(axis=-1), crop_px)
         positions = positions[positions.reason == ""]
     else:
         positions = spots[spots.frame == index] if "frame" in spots else spots
         rz.beads.check_inside(positions, page.shape[:2], path)
-    cuts = rz.beads.cut_crops(page[None, ..., 0], positions.y, positions.x, crop_px)
-    for (y, x), crop in zip(positions[["y", "x"]].to_numpy(), cuts[:, 0], strict=True):
-        yield {"file": str(path), "page": index, "y": y, "x": x}, crop[..., None]
+    try:
+        cuts = rz.beads.cut_crops(np.moveaxis(page, -1, 0), positions.y, positions.x, crop_px)
+    except InputError as error:
+        raise InputError(f"--spots: {path}, page {index}: {error}") from error
+    for (y, x), crop in zip(positions[["y", "x"]].to_numpy(), cuts, strict=True):
+        yield {"file": str(path), "page": index, "y": y, "x": x}, np.moveaxis(crop, 0, -1)
 
 
 def build_table(run: Run, rows: list[dict], probabilities: np.ndarray) -> "pd.DataFrame":

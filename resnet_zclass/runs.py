@@ -1,6 +1,7 @@
 """A run: the folder that training leaves and that evaluate and predict read everything from."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 pd = lazy.load("pandas")
 
 MODEL_FILE = "model.keras"
-SPLIT_FILE = "split.csv"
+SPLIT_FILE = "split.csv"  # which images the run was trained, validated and is to be tested on
+CROPS_FILE = "crops.json"  # what its crops are like
 FOLDS_FILE = "folds.json"
 ROUND_FOLDERS = ("origin_model", "fine_tune_model")  # round 1, round 2
 
@@ -60,18 +62,29 @@ class Run:
         return model
 
     def restore_split(self, data: Dataset) -> Dataset:
-        """The set, split as it was for this run: a fold of a cross-validation has a split of its own."""
+        """The run's own set, split as it was when the run was trained; a fold has a split of its own.
+
+        Raises:
+            InputError: If the set has changed since: an image was trained on, but now is to be tested on, or the like.
+        """
         path = self.path / SPLIT_FILE
-        if not path.is_file():
-            return data
         try:
-            known = pd.read_csv(path).set_index(["file", "page"]).split
-            splits = known.loc[list(zip(data.items.file, data.items.page, strict=True))]
-        except (KeyError, ValueError, AttributeError) as error:
+            known = pd.read_csv(path, dtype={"group": str}).set_index(["file", "page"])
+            known = known.loc[list(zip(data.items.file, data.items.page, strict=True))]
+            splits, groups = known.split.to_numpy(), known.group.to_numpy()
+        except (OSError, KeyError, ValueError, AttributeError) as error:
             raise InputError(f"{path} does not know all images of {data.path}; the set has changed since.") from error
         if len(splits) != len(data.items) or not set(splits) <= set(SPLITS):
             raise InputError(f"{path} is damaged: every image wants one row with split train, val or test.")
-        return data.with_splits(splits.to_numpy())
+        if (groups != data.items.group.to_numpy(str)).any():
+            raise InputError(f"{data.path} has changed since {self.path} was trained on it; train again.")
+        return data.with_splits(splits)
+
+    def check_crops(self, dtype: np.dtype, name: str | Path) -> None:
+        """Raises `InputError` if crops of another bit depth than the run's come from `name`."""
+        trained = json.loads((self.path / CROPS_FILE).read_text())["dtype"]
+        if np.dtype(dtype).name != trained:
+            raise InputError(f"{name} is {np.dtype(dtype).name}; the run was trained on {trained} and reads no other.")
 
 
 def read_run(path: str | Path) -> Run:
@@ -83,7 +96,7 @@ def read_run(path: str | Path) -> Run:
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"{path} is not a folder; --load_logs_path wants the folder of a run.")
-    for name in (MODEL_FILE, "opts.toml", "classes.csv"):
+    for name in (MODEL_FILE, "opts.toml", "classes.csv", SPLIT_FILE, CROPS_FILE):
         if not (path / name).is_file():
             raise InputError(f"{path} has no {name}; --load_logs_path wants the folder of a finished run.")
     try:
@@ -114,28 +127,30 @@ def name_run(save_logs_path: str, run_name: str) -> Path:
 
 
 def check_free(path: Path, overwrite: bool = False) -> None:
-    """Raises `InputError` if a finished run is at `path` and is not to be overwritten, or something else is."""
+    """Raises `InputError` if `path` holds a run with anything trained, unless to be overwritten, or something else."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / "opts.toml").is_file():
         raise InputError(f"{path} is not the folder of a run; choose another --run_name.")
-    if ((path / MODEL_FILE).exists() or (path / FOLDS_FILE).exists()) and not overwrite:
-        raise InputError(f"{path} holds a finished run; choose another --run_name or give --overwrite.")
+    finished = (path / MODEL_FILE).exists() or (path / FOLDS_FILE).exists()
+    if not overwrite and (finished or any(path.rglob("*.keras"))):
+        kind = "a finished run" if finished else "an unfinished run with checkpoints"
+        raise InputError(f"{path} holds {kind}; choose another --run_name or give --overwrite.")
 
 
 def start_run(path: Path, options: TrainOptions, data: Dataset, is_fold: bool = False) -> None:
-    """Makes the folder of a run with what it is to be trained on: `opts.toml`, `classes.csv`, a fold's `split.csv`.
+    """Makes the folder of a run and says there what it is trained on: options, classes, split, kind of crops.
 
-    A run that is there already is removed. The first fold makes the folder of the whole cross-validation too.
+    A run that is there already is removed; the caller has seen to it that it may be. The first fold makes the folder
+    of the whole cross-validation too.
     """
     if is_fold and path.name == "fold_0":
         start_run(path.parent, options, data)
     check_free(path, overwrite=True)
-    if path.exists() and not (path / MODEL_FILE).exists() and any(path.iterdir()):
-        print(f"{path} holds an unfinished run, which begins anew.")
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     save_options(path / "opts.toml", options)
     data.classes[["LabelText", "LabelInteger", "z_um"]].to_csv(path / "classes.csv", index=False)
-    if is_fold:
-        data.items[["file", "page", "split"]].to_csv(path / SPLIT_FILE, index=False)
+    data.items[["file", "page", "group", "split"]].to_csv(path / SPLIT_FILE, index=False)
+    facts = {"dtype": data.crops.dtype.name, "crop_shape": list(data.crops.shape[1:])}
+    (path / CROPS_FILE).write_text(json.dumps(facts) + "\n")

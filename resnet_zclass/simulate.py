@@ -18,13 +18,14 @@ import numpy as np
 from resnet_zclass.camera import Camera, digitise, draw_electrons
 from resnet_zclass.ceiling import measure_ceilings
 from resnet_zclass.chunks import map_chunks
+from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
-from resnet_zclass.fields import write_fields
-from resnet_zclass.files import whole_folder
+from resnet_zclass.fields import check_fields, write_fields
+from resnet_zclass.files import check_replaceable, whole_folder
 from resnet_zclass.loader import SPLITS, split_by_group, write_dataset
 from resnet_zclass.optics import Optics, Spectra, compute_spectra, draw_images, parse_aberrations
-from resnet_zclass.opts import SimulateOptions, command
-from resnet_zclass.scene import Scene, check_range, draw_beads, is_recorded, write_record
+from resnet_zclass.opts import SimulateOptions
+from resnet_zclass.scene import RECORD_NAME, Scene, check_range, draw_beads, is_recorded, write_record
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -49,6 +50,14 @@ def main(options: SimulateOptions) -> None:
         background=options.background,
         seed=options.seed,
     )
+    least = 5 * scene.camera.gain * scene.camera.read_noise
+    if scene.camera.offset < least:  # the ceiling's likelihood knows no counts cut off at 0
+        raise InputError(f"--camera_offset {scene.camera.offset:g} cuts read noise off at 0; give {least:g} or more.")
+    if options.data_path and options.source_path:  # neither is written if the other cannot be
+        if Path(options.data_path).absolute() == Path(options.source_path).absolute():
+            raise InputError("--data_path and --source_path are the same folder; give two.")
+        check_fields(scene, options.n_fields, options.field_px, options.beads_per_field, options.z_spread_um)
+        check_replaceable(options.source_path, options.overwrite, mark=RECORD_NAME)
     if options.data_path:
         write_set(
             options.data_path,
@@ -127,7 +136,7 @@ def write_set(
     """
     check_range("shift_px", shift_px, 0, scene.crop_px / 2 - 1)
     check_range("ceiling_crops", ceiling_crops, 0)
-    with whole_folder(data_path, overwrite) as folder:
+    with whole_folder(data_path, overwrite, mark=RECORD_NAME) as folder:
         spectra = compute_spectra(scene.optics, scene.z_um, reach_px=scene.crop_px / 2 + shift_px)
         crops, manifest = simulate_crops(scene, spectra, per_class, fractions, shift_px)
         classes = pd.DataFrame({"LabelText": scene.labels, "LabelInteger": range(scene.planes)})

@@ -10,12 +10,13 @@ PACKAGE = Path(__file__).parents[1] / "resnet_zclass"
 ROWS = (
     ("errors", "backend", "metrics", "pixels", "progress"),
     ("files", "opts", "augment", "chunks", "focus", "blobs", "camera"),
-    ("figures", "images", "optics"),
-    ("pack", "batches", "beads"),
-    ("loader", "models", "callbacks", "baseline", "scene"),
-    ("runs", "crops", "ceiling", "fields"),
-    ("simulate", "make_dataset", "predict"),
+    ("command", "figures", "images", "optics", "batches", "baseline"),
+    ("pack", "beads", "scene"),
+    ("loader", "models", "callbacks", "ceiling"),
+    ("runs", "crops", "fields"),
+    ("simulate", "make_dataset", "predict", "rounds"),
     ("evaluate",),
+    ("folds",),
     ("train",),
     ("__main__",),
 )

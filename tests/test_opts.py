@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
+from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
-from resnet_zclass.opts import COMMANDS, TrainOptions, command, load_options, parse_options, preset_names, save_options
+from resnet_zclass.opts import COMMANDS, TrainOptions, load_options, parse_options, preset_names, save_options
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):

@@ -165,7 +165,7 @@ def test_training_the_head_on_stored_features_is_training_it_in_place(drawn_set,
         if stored:
             crops = rz.pack.Subset(data.crops, chosen)
             fit = {"batch_size": 16, "seed": 0}
-            inputs, again, _ = train.compute_features(model, crops, targets[chosen], None, None, 1, fit)
+            inputs, again, _ = rz.rounds.compute_features(model, crops, targets[chosen], None, None, 1, fit)
             np.testing.assert_array_equal(again, targets[chosen])
             fitted = model.get_layer("head")
         fitted.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy")
@@ -187,7 +187,7 @@ def test_the_learning_rate_and_the_optimizer_are_honoured(drawn_set, tmp_path):
     assert run_train(*words, "--learning_rate", 0.0123, "--optimizer", "SGD") == 0
     history = pd.read_csv(tmp_path / "ResNet8" / "fine_tune_model" / "training_history.csv")
     assert history.learning_rate[0] == pytest.approx(0.0123)
-    assert train.build_optimizer("SGD", 0.1).__class__.__name__ == "SGD"
+    assert rz.rounds.build_optimizer("SGD", 0.1).__class__.__name__ == "SGD"
 
 
 def test_folds_test_every_crop_once_and_pool_them(drawn_set, tmp_path):
@@ -228,7 +228,8 @@ def test_interrupting_leaves_the_best_so_far_and_no_model(drawn_set, tmp_path, m
     assert not (tmp_path / "ResNet8" / "model.keras").exists()
     monkeypatch.undo()
     words = ["--data_path", drawn_set, "--save_logs_path", tmp_path, "--epochs", 1, "--no_evaluate"]
-    assert run_train(*words) == 0  # an unfinished run is begun again
+    assert run_train(*words) == 2  # its checkpoint is not thrown away unasked
+    assert run_train(*words, "--overwrite") == 0
 
 
 def test_a_loss_that_is_no_number_says_what_to_do(drawn_set, tmp_path, capfd, monkeypatch):

@@ -1,0 +1,55 @@
+"""What every command's `main()` does about bad input, Ctrl-C and faults: one line and an exit code."""
+
+import functools
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from resnet_zclass.errors import InputError
+from resnet_zclass.opts import parse_options
+
+
+def command(name: str) -> Callable[[Callable[[Any], None]], Callable[..., int]]:
+    """Turns a function of one options object into a command's `main(argv=None)`, which returns the exit code.
+
+    The code is 0 when done, 2 after bad usage or bad input (one line `error: ...` on stderr; the traceback too
+    with `--debug`), 130 when interrupted, 1 after an error that nobody foresaw.
+    """
+
+    def wrap(body: Callable[[Any], None]) -> Callable[..., int]:
+        @functools.wraps(body)
+        def main(argv: Sequence[str] | None = None) -> int:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # see the package's __init__
+            argv = list(sys.argv[1:] if argv is None else argv)
+            debug = "--debug" in argv
+            try:
+                body(parse_options(name, [word for word in argv if word != "--debug"]))
+                return 0
+            except (Exception, KeyboardInterrupt) as error:
+                if debug:
+                    traceback.print_exc()
+                code, line = _judge(error)
+                print(line, file=sys.stderr)
+                return code
+
+        return main
+
+    return wrap
+
+
+def _judge(error: BaseException) -> tuple[int, str]:
+    """Exit code and the one line that is said of an error."""
+    words = " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt):
+        return 130, f"interrupted{words and '; '}{words}"
+    if isinstance(error, InputError):
+        return 2, f"error: {words}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return 2, "error: there is not enough memory; lower --batch_size, --im_size or --crop_px."
+    if isinstance(error, OSError) and error.strerror:
+        return 2, f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error.strerror}"
+    return 1, f"error: a fault of resnet_zclass ({type(error).__name__}: {words[:300]}); --debug shows where."

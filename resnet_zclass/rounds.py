@@ -1,0 +1,176 @@
+"""Rounds, one `fit` each: round 1 trains the head on stored features, round 2 the backbone too."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from resnet_zclass.backend import has_gpu, keras
+from resnet_zclass.batches import ordered_batches, training_batches
+from resnet_zclass.errors import InputError
+from resnet_zclass.models import feature_extractor
+from resnet_zclass.pack import Subset
+from resnet_zclass.runs import ROUND_FOLDERS
+
+Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One `fit` under one freeze policy.
+
+    Attributes:
+        folder: Name of its folder in that of the run.
+        freeze: Name of the freeze policy.
+        epochs: Epochs at most.
+        learning_rate: Learning rate of the first epoch.
+    """
+
+    folder: str
+    freeze: str
+    epochs: int
+    learning_rate: float
+
+
+def plan_rounds(
+    weights: str,
+    freeze: str,
+    epochs: int,
+    head_epochs: int | None,
+    learning_rate: float,
+    fine_tune_learning_rate: float | None,
+) -> list[Round]:
+    """The rounds of a job: round 1 trains the head alone, where the backbone comes with weights; round 2 the rest.
+
+    Raises:
+        InputError: If no epochs are left or a learning rate is not positive.
+
+    >>> [(r.folder, r.freeze) for r in plan_rounds("imagenet", "none", 30, None, 1e-3, None)]
+    [('origin_model', 'head_only'), ('fine_tune_model', 'none')]
+    >>> [(r.folder, r.freeze) for r in plan_rounds("none", "none", 30, None, 1e-3, None)]
+    [('fine_tune_model', 'none')]
+    """
+    head_epochs = epochs if head_epochs is None else head_epochs
+    fine_tune_learning_rate = learning_rate if fine_tune_learning_rate is None else fine_tune_learning_rate
+    for name, rate in (("learning_rate", learning_rate), ("fine_tune_learning_rate", fine_tune_learning_rate)):
+        if not 0 < rate < np.inf:
+            raise InputError(f"--{name} must be above 0 and finite. Received: {rate}.")
+    rounds = [Round(ROUND_FOLDERS[0], "head_only", head_epochs if weights != "none" else 0, learning_rate)]
+    rounds.append(Round(ROUND_FOLDERS[1], freeze, epochs, fine_tune_learning_rate))
+    rounds = [round_ for round_ in rounds if round_.epochs > 0]
+    if not rounds:
+        raise InputError(f"--epochs must be 1 or more. Received: {epochs}.")
+    return rounds
+
+
+def compute_features(
+    model: keras.Model,
+    crops: Subset,
+    targets: np.ndarray,
+    val_set: tuple | None,
+    augment: Augment,
+    views: int,
+    fit: dict[str, Any],
+) -> tuple[np.ndarray, np.ndarray, tuple | None]:
+    """What the frozen backbone makes of augmented views of every training crop and of the validation crops.
+
+    A frozen backbone is a pure function of its input, so its output need not be computed again every epoch.
+
+    Returns:
+        Features `(views * N, F)`, their targets, and the validation pair `(features, targets)` or None.
+    """
+    extractor = feature_extractor(model)
+
+    def extract(crops, augment=None, seed=0) -> np.ndarray:
+        unused = np.zeros(len(crops), np.int32)
+        data = ordered_batches(crops, unused, fit["batch_size"], augment, seed)
+        return extractor.predict(data, verbose=_verbosity())
+
+    print(f"round 1: features of {views} views of {len(crops)} crops")
+    features = [extract(crops, augment, seed=1000 * (fit["seed"] + 1) + view) for view in range(views)]
+    val_features = (extract(val_set[0]), val_set[1]) if val_set else None
+    return np.concatenate(features), np.tile(targets, (views, 1)), val_features
+
+
+def fit_round(
+    model: keras.Model,
+    inputs: np.ndarray | Subset,
+    targets: np.ndarray,
+    val_set: tuple[np.ndarray, np.ndarray] | None,
+    augment: Augment | None,
+    round_: Round,
+    build_callbacks: Callable[..., list],
+    batch_size: int,
+    optimizer: str,
+    schedule: str,
+    lr_decay: float,
+    patience: int,
+    monitor: str,
+    seed: int,
+) -> None:
+    """Compiles and fits one round.
+
+    Args:
+        model: The classifier, or its head when `inputs` are features.
+        inputs: Training crops `(N, H, W, C)` or features `(N, F)`.
+        targets: Float array `(N, K)`.
+        val_set: Validation inputs and targets.
+        augment: Applied to every training batch, if given.
+        round_: What to do.
+        build_callbacks: Called with `monitor, patience, schedule, learning_rate, epochs, lr_decay`.
+        batch_size: Inputs per step.
+        optimizer: A Keras optimizer's name.
+        schedule: `"plateau"`, `"smooth"` or `"cosine"`.
+        lr_decay: Factor per epoch of the smooth one.
+        patience: Epochs without a better monitor before the end.
+        monitor: What is watched.
+        seed: Seed of order and augmentation.
+    """
+    model.compile(
+        optimizer=build_optimizer(optimizer, round_.learning_rate),
+        loss="categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile="auto" if has_gpu() else False,  # on CPUs XLA's convolutions are the slower ones
+    )
+    batches, steps = training_batches(inputs, targets, batch_size, seed, augment)
+    callbacks = build_callbacks(
+        monitor=monitor,
+        patience=patience,
+        schedule=schedule,
+        learning_rate=round_.learning_rate,
+        epochs=round_.epochs,
+        lr_decay=lr_decay,
+    )
+    model.fit(
+        batches,
+        steps_per_epoch=steps,
+        epochs=round_.epochs,
+        validation_data=ordered_batches(*val_set, batch_size) if val_set else None,
+        callbacks=callbacks,
+        shuffle=False,  # the batches come shuffled
+        verbose=_verbosity(),
+    )
+
+
+def build_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
+    """A Keras optimizer by name, whatever its capitals, with a learning rate.
+
+    Raises:
+        InputError: If Keras has none of that name.
+
+    >>> type(build_optimizer("rmsprop", 0.01)).__name__
+    'RMSprop'
+    """
+    try:
+        optimizer = keras.optimizers.get(name)
+    except Exception as error:
+        raise InputError(f"--optimizer {name} is none of Keras'; try rmsprop, adam, sgd, adamw, adadelta.") from error
+    optimizer.learning_rate = learning_rate
+    return optimizer
+
+
+def _verbosity() -> int:
+    """A moving bar on a terminal, a line per epoch in a pipe or file."""
+    return 1 if sys.stdout.isatty() else 2
