@@ -50,3 +50,10 @@ def test_ordered_batches_keep_order_dtype_and_shape():
     x = np.concatenate([x for x, _ in data.as_numpy_iterator()])
     assert x.dtype == np.uint16
     np.testing.assert_array_equal(x, CROPS)
+
+
+def test_every_epoch_draws_augmentation_anew():
+    one = CROPS[:1]
+    data, _ = training_batches(one, TARGETS[:1], 1, seed=0, augment=build_augment(shift_px=3))
+    shown = {x.tobytes() for x, _ in take(data, 12)}
+    assert len(shown) > 6

@@ -67,3 +67,14 @@ def test_parents_made_for_a_folder_that_failed_go_too(tmp_path):
     with pytest.raises(ValueError, match="x"), whole_folder(tmp_path / "new" / "deep" / "set"):
         raise ValueError("x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_a_folder_of_its_own_kind_is_replaced(tmp_path):
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks" / "raw.tif").write_text("raw")
+    with (
+        pytest.raises(InputError, match=r"manifest\.csv"),
+        whole_folder(tmp_path / "stacks", True, mark="manifest.csv"),
+    ):
+        pass
+    assert (tmp_path / "stacks" / "raw.tif").read_text() == "raw"

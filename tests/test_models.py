@@ -60,6 +60,26 @@ def test_an_application_gets_its_own_scaling_of_gray_as_rgb():
     np.testing.assert_allclose(seen[0, 0, 0], [200 - 103.939, 200 - 116.779, 200 - 123.68], atol=1e-3)
 
 
+def test_scaling_by_spread_gives_an_application_the_mean_and_spread_of_photographs():
+    crops = np.random.default_rng(0).integers(0, 4000, (4, 40, 40, 1)).astype("uint16")
+    for scaling in ("image", "set"):
+        seen = normalised(crops, model_name="ResNet50", scaling=scaling, pixels=measure_pixels(crops))
+        rgb = seen[..., ::-1] + [123.68, 116.779, 103.939]
+        assert rgb.mean() == pytest.approx(118, abs=1)
+        assert rgb.std() == pytest.approx(58, abs=1)
+
+
+def test_pixels_between_zero_and_one_are_normalised_as_well():
+    small = (CROPS / 65535).astype("float32")
+    np.testing.assert_allclose(normalised(small, stabilise=False), normalised(stabilise=False), atol=2e-3)
+
+
+def test_freezing_what_is_not_there_is_refused():
+    model = build_classifier((40, 40, 3), 3, "VGG16")
+    with pytest.raises(InputError, match="stem_head"):
+        apply_freeze(model, "stem_head")
+
+
 def test_resizing_is_a_layer():
     model = classifier(im_size=24)
     assert model.input_shape == (None, 16, 16, 1)

@@ -1,4 +1,5 @@
 import json
+import shutil
 import tomllib
 
 import numpy as np
@@ -173,6 +174,84 @@ def test_training_the_head_on_stored_features_is_training_it_in_place(drawn_set,
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
 
+def test_feature_views_are_augmented_and_differ(drawn_set):
+    data = read_dataset(drawn_set)
+    chosen = data.indices("train")[:6]
+    model = rz.models.build_classifier((16, 16, 1), 3, "ResNet8", hidden=16)
+    crops, targets = rz.pack.Subset(data.crops, chosen), np.eye(3, dtype="float32")[data.labels[chosen]]
+    augment, fit = rz.augment.build_augment(shift_px=3), {"batch_size": 4, "seed": 0}
+    features, again, _ = rz.rounds.compute_features(model, crops, targets, None, augment, 3, fit)
+    views = features.reshape(3, 6, -1)
+    assert not np.allclose(views[0], views[1])
+    assert not np.allclose(views[1], views[2])
+    np.testing.assert_array_equal(again, np.tile(targets, (3, 1)))
+
+
+@pytest.fixture
+def spied(drawn_set, tmp_path, monkeypatch):
+    """What one short training gave to the functions it is made of."""
+    seen = {}
+
+    def spy(module, name):
+        original = getattr(module, name)
+
+        def wrapped(*args, **keywords):
+            seen.setdefault(name, []).append((args, keywords))
+            return original(*args, **keywords)
+
+        monkeypatch.setattr(module, name, wrapped)
+
+    spy(train, "measure_pixels")
+    spy(rz.rounds, "fit_round")
+    spy(rz.baseline, "predict_baseline")
+    words = ["--data_path", drawn_set, "--save_logs_path", tmp_path, "--epochs", 1, "--soft_labels", 0.7]
+    assert run_train(*words, "--thin", 0.5) == 0
+    return seen, read_dataset(drawn_set)
+
+
+def test_normalisation_and_baseline_know_the_training_crops_alone(spied):
+    seen, data = spied
+    training = data.crops[data.indices("train")]
+    measured = seen["measure_pixels"][0][0][0]
+    np.testing.assert_array_equal(measured[np.arange(len(measured))], training)
+    crops, labels = seen["predict_baseline"][0][0][:2]
+    np.testing.assert_array_equal(crops[np.arange(len(crops))], training)
+    np.testing.assert_array_equal(labels, data.labels[data.indices("train")])
+
+
+def test_soft_labels_and_augmentation_reach_the_training_and_not_the_validation(spied):
+    (_, crops, targets, (val_crops, val_targets), augment, *_), _ = spied[0]["fit_round"][0]
+    assert 0.4 < targets.max() < 0.8
+    assert set(np.unique(val_targets)) == {0.0, 1.0}
+    batch = crops[np.arange(8)]
+    assert augment(batch, np.random.default_rng(0)).sum() < 0.95 * batch.sum()  # photons are taken away
+    data = spied[1]
+    np.testing.assert_array_equal(val_crops, data.crops[data.indices("val")])
+
+
+def test_thinning_is_on_for_counts_and_off_for_floats(drawn_set, tmp_path):
+    words = ["--save_logs_path", tmp_path / "logs", "--epochs", 1, "--no_evaluate"]
+    assert run_train("--data_path", drawn_set, *words, "--run_name", "counts") == 0
+    folder = tmp_path / "floats"
+    shutil.copytree(drawn_set, folder)
+    for path in folder.glob("*/*/*.tif"):
+        tifffile.imwrite(path, tifffile.imread(path).astype("float32") / 4000, photometric="minisblack")
+    assert run_train("--data_path", folder, *words, "--run_name", "floats") == 0
+    assert read_run(tmp_path / "logs" / "counts").options.thin == 0.3
+    assert read_run(tmp_path / "logs" / "floats").options.thin == 1.0
+
+
+def test_each_round_has_its_own_learning_rate(drawn_set, tmp_path):
+    rz.models.build_classifier((16, 16, 1), 3, "ResNet8").get_layer("backbone").save_weights(tmp_path / "b.weights.h5")
+    words = ["--data_path", drawn_set, "--save_logs_path", tmp_path, "--weights", tmp_path / "b.weights.h5"]
+    rates = ["--learning_rate", 0.01, "--fine_tune_learning_rate", 0.002]
+    assert run_train(*words, *rates, "--epochs", 1, "--head_epochs", 3, "--no_evaluate") == 0
+    histories = [pd.read_csv(tmp_path / "ResNet8" / f"{name}_model" / "training_history.csv") for name in
+                 ("origin", "fine_tune")]  # fmt: skip
+    assert [len(history) for history in histories] == [3, 1]
+    assert [history.learning_rate[0] for history in histories] == pytest.approx([0.01, 0.002])
+
+
 def test_identical_seeds_give_identical_runs(drawn_set, tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         words = ["--data_path", drawn_set, "--save_logs_path", tmp_path, "--run_name", name, "--epochs", 1]
@@ -207,6 +286,109 @@ def test_a_fold_is_evaluated_later_on_its_own_test_crops(drawn_set, tmp_path):
     before = pd.read_csv(fold / "evaluation" / "predictions.csv")
     assert evaluate.main(["--load_logs_path", str(fold)]) == 0
     pd.testing.assert_frame_equal(pd.read_csv(fold / "evaluation" / "predictions.csv"), before)
+
+
+def test_folds_part_no_group(tmp_path):
+    folder = write_drawn_set(tmp_path / "set", n_per_class=12)
+    manifest = pd.read_csv(folder / "manifest.csv", dtype=str)
+    manifest["group"] = (manifest.group.str[4:].astype(int) % 12).astype(str)  # a bead at all planes
+    manifest["split"] = manifest.file.str.split("/").str[0]
+    manifest.to_csv(folder / "manifest.csv", index=False)
+    assert run_train("--data_path", folder, "--save_logs_path", tmp_path, "--epochs", 1, "--folds", 3) == 0
+    for fold in range(3):
+        split = pd.read_csv(tmp_path / "ResNet8" / f"fold_{fold}" / "split.csv")
+        assert (split.groupby("group").split.nunique() == 1).all()
+        assert set(split.split) == {"train", "val", "test"}
+
+
+def test_a_set_split_anew_is_not_tested_on_what_was_trained(tmp_path, capfd):
+    folder = write_drawn_set(tmp_path / "set")
+    words = ["--data_path", folder, "--save_logs_path", tmp_path, "--epochs", 1, "--no_evaluate"]
+    assert run_train(*words) == 0
+    shutil.rmtree(folder)
+    write_drawn_set(folder, seed=1)
+    manifest = pd.read_csv(folder / "manifest.csv", dtype=str)
+    manifest.assign(group=manifest.group.sample(frac=1, random_state=0).to_numpy()).to_csv(
+        folder / "manifest.csv", index=False
+    )
+    assert evaluate.main(["--load_logs_path", str(tmp_path / "ResNet8")]) == 2
+    assert "changed" in capfd.readouterr().err
+
+
+def test_a_set_by_another_name_is_still_the_runs_own(drawn_set, tmp_path):
+    words = ["--data_path", drawn_set, "--save_logs_path", tmp_path, "--epochs", 1, "--folds", 3]
+    assert run_train(*words) == 0
+    fold = tmp_path / "ResNet8" / "fold_0"
+    (tmp_path / "link").symlink_to(drawn_set)
+    before = (fold / "evaluation" / "metrics.json").read_text()
+    assert evaluate.main(["--load_logs_path", str(fold), "--data_path", str(tmp_path / "link")]) == 0
+    assert json.loads((fold / "evaluation" / "metrics.json").read_text())["accuracy"] == json.loads(before)["accuracy"]
+    assert not (fold / "evaluation_link").exists()
+
+
+def test_sets_of_another_z_or_bit_depth_are_refused(finished, tmp_path, capfd):
+    other = write_drawn_set(tmp_path / "z")
+    manifest = pd.read_csv(other / "manifest.csv", dtype={"label": str})
+    manifest.assign(z_um=5 * manifest.z_um).to_csv(other / "manifest.csv", index=False)
+    assert evaluate.main(["--load_logs_path", str(finished), "--data_path", str(other)]) == 2
+    assert "z" in capfd.readouterr().err
+    crops, _ = draw_crops(n_per_class=1)
+    tifffile.imwrite(tmp_path / "eight.tif", (crops // 4).astype("uint8"), photometric="minisblack")
+    out = tmp_path / "o.csv"
+    assert (
+        predict.main(["--load_logs_path", str(finished), str(tmp_path / "eight.tif"), "--pred_save_path", str(out)])
+        == 2
+    )
+    assert "uint16" in capfd.readouterr().err
+
+
+def test_frames_of_spots_pick_the_page(finished, tmp_path):
+    crops, _ = draw_crops(n_per_class=1, seed=7)
+    movie = np.full((2, 40, 60), 5, "uint16")
+    movie[0, 3:19, 30:46], movie[1, 20:36, 4:20] = crops[0], crops[2]
+    tifffile.imwrite(tmp_path / "movie.tif", movie, photometric="minisblack")
+    (tmp_path / "spots.csv").write_text("frame,y,x\n1,27.5,11.5\n0,10.5,37.5\n")
+    run = read_run(finished)
+    table, p = predict.predict_files(run, [tmp_path / "movie.tif"], spots=str(tmp_path / "spots.csv"))
+    assert table.page.tolist() == [0, 1]
+    expected = predict.predict_probabilities(run.load_model(), crops[[0, 2], ..., None])
+    np.testing.assert_allclose(p, expected, atol=1e-6)
+    (tmp_path / "spots.csv").write_text("frame,y,x\n2,27.5,11.5\n")
+    with pytest.raises(ValueError, match="frame 2"):
+        predict.predict_files(run, [tmp_path / "movie.tif"], spots=str(tmp_path / "spots.csv"))
+
+
+def test_beads_in_a_larger_colour_page_are_cut_with_all_channels(tmp_path):
+    crops, labels = draw_crops()
+    for label in range(3):
+        for split, some in (("train", slice(0, 12)), ("val", slice(12, 16)), ("test", slice(16, 20))):
+            (tmp_path / "set" / split / str(label)).mkdir(parents=True)
+            images = (crops[labels == label][some] // 8).astype("uint8")
+            rgb = np.stack([images, images // 2, images // 4], axis=-1)
+            tifffile.imwrite(tmp_path / "set" / split / str(label) / "a.tif", rgb, photometric="rgb")
+    assert run_train("--data_path", tmp_path / "set", "--save_logs_path", tmp_path, "--epochs", 1) == 0
+    page = np.zeros((40, 60, 3), "uint8")
+    page[3:19, 30:46] = rgb[0]
+    tifffile.imwrite(tmp_path / "page.tif", page, photometric="rgb")
+    (tmp_path / "spots.csv").write_text("y,x\n10.5,37.5\n")
+    run = read_run(tmp_path / "ResNet8")
+    _, p = predict.predict_files(run, [tmp_path / "page.tif"], spots=str(tmp_path / "spots.csv"))
+    np.testing.assert_allclose(p, predict.predict_probabilities(run.load_model(), rgb[:1]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--pred_save_path", "in.tif", "--overwrite"], ["--pred_save_path", "p.npy", "--pred_save_name", "p.npy"],
+     ["--pred_save_path", "o.csv", "--pred_save_name", "p.txt"], ["--pred_save_path", "folder", "--overwrite"]],
+)  # fmt: skip
+def test_predictions_are_never_written_over_inputs_folders_or_each_other(words, finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("in.tif", draw_crops(n_per_class=1)[0], photometric="minisblack")
+    (tmp_path / "folder").mkdir()
+    before = (tmp_path / "in.tif").read_bytes()
+    assert predict.main(["--load_logs_path", str(finished), "in.tif", *words]) == 2
+    assert (tmp_path / "in.tif").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "in.tif"]
 
 
 def test_a_finished_run_is_kept_unless_told(finished, drawn_set, capsys):
