@@ -50,6 +50,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "pixels",
         "predict",
         "progress",
+        "ranges",
         "rounds",
         "runs",
         "scene",

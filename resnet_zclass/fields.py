@@ -16,7 +16,8 @@ from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_folder
 from resnet_zclass.images import write_stack
 from resnet_zclass.optics import Spectra, compute_spectra, draw_images, interpolate_spectra
-from resnet_zclass.scene import RECORD_NAME, Scene, check_range, draw_beads, write_record
+from resnet_zclass.ranges import check_range
+from resnet_zclass.scene import RECORD_NAME, Scene, draw_beads, write_record
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import difflib
 import io
-import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import tomli_w
 import tyro
 
 from resnet_zclass.errors import InputError
+from resnet_zclass.ranges import check_ranges
 
 PRESETS_PATH = Path(__file__).parent / "presets"
 DEFAULT_PRESET = "demo"
@@ -248,40 +248,6 @@ COMMANDS: dict[str, type] = {
 }
 
 
-# Least and most of the numbers for which not every value makes sense, whatever the command.
-RANGES: dict[str, tuple[float, float]] = {
-    "background": (0, 1e6),
-    "batch_size": (1, 1_000_000),
-    "bead_um": (0, 50),
-    "beads_per_field": (1, 10_000),
-    "camera_gain": (1e-6, 1e4),
-    "camera_offset": (0, 1e6),
-    "crop_px": (4, 4096),
-    "epochs": (0, 1_000_000),
-    "feature_views": (1, 1000),
-    "field_px": (1, 16_384),
-    "folds": (0, 1_000_000),
-    "head_epochs": (0, 1_000_000),
-    "hidden": (0, 1_000_000),
-    "im_size": (1, 4096),
-    "lr_decay": (1e-9, 1),
-    "n_fields": (1, 10_000),
-    "num_class": (2, 1_000_000),
-    "patience": (0, 1_000_000),
-    "per_class": (1, 1_000_000),
-    "photons": (1e-3, 1e9),
-    "pixel_um": (1e-3, 5),
-    "planes": (2, 10_000),
-    "read_noise": (0, 1e4),
-    "seed": (0, 2**31 - 1),
-    "shift_px": (0, 4096),
-    "soft_labels": (0, 1000),
-    "stem_stride": (1, 8),
-    "wavelength_um": (0.05, 50),
-    "z_spread_um": (0, 50),
-}
-
-
 def parse_options(name: str, argv: Sequence[str]) -> Any:
     """Returns the options of command `name`: defaults, then those of `--opts`, then the flags in `argv`.
 
@@ -296,7 +262,7 @@ def parse_options(name: str, argv: Sequence[str]) -> Any:
     source, argv = _take_opts(list(argv))
     default = load_options(name, source) if source else COMMANDS[name]()
     options = _parse(name, argv, default)
-    _check_ranges(options)
+    check_ranges(dataclasses.asdict(options))
     return options
 
 
@@ -351,17 +317,6 @@ def require(options: Any, *names: str) -> None:
     for name in names:
         if getattr(options, name) in ("", None, ()):
             raise InputError(f"--{name} is missing.")
-
-
-def _check_ranges(options: Any) -> None:
-    for name, value in dataclasses.asdict(options).items():
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, float) and not math.isfinite(number):
-                raise InputError(f"--{name} must be finite. Received: {number}.")
-            if name in RANGES and number is not None:
-                low, high = RANGES[name]
-                if not low <= number <= high:
-                    raise InputError(f"--{name} must lie in {low:g}..{high:g}. Received: {number}.")
 
 
 def _take_opts(argv: list[str]) -> tuple[str, list[str]]:

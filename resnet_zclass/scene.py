@@ -13,6 +13,7 @@ import numpy as np
 from resnet_zclass.camera import Camera
 from resnet_zclass.errors import InputError
 from resnet_zclass.optics import Optics
+from resnet_zclass.ranges import check_range
 
 RECORD_NAME = "simulation.json"
 
@@ -112,18 +113,6 @@ def is_recorded(folder: str | Path, options: dict[str, Any]) -> bool:
         return recorded["options"] == json.loads(json.dumps(options))
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
-    """Raises `InputError` if option `name` does not lie in `low..high`.
-
-    >>> check_range("shift_px", 20, 0, 15)
-    Traceback (most recent call last):
-    resnet_zclass.errors.InputError: --shift_px must lie in 0..15. Received: --shift_px 20.
-    """
-    if not (low <= value <= high and math.isfinite(value)):
-        rule = f"be {low:g} or more" if high == math.inf else f"lie in {low:g}..{high:g}"
-        raise InputError(f"--{name} must {rule}. Received: --{name} {value:g}.")
 
 
 def _received(name: str, values: tuple[float, float]) -> str:

@@ -25,7 +25,8 @@ from resnet_zclass.files import check_replaceable, whole_folder
 from resnet_zclass.loader import SPLITS, split_by_group, write_dataset
 from resnet_zclass.optics import Optics, Spectra, compute_spectra, draw_images, parse_aberrations
 from resnet_zclass.opts import SimulateOptions
-from resnet_zclass.scene import RECORD_NAME, Scene, check_range, draw_beads, is_recorded, write_record
+from resnet_zclass.ranges import check_range
+from resnet_zclass.scene import RECORD_NAME, Scene, draw_beads, is_recorded, write_record
 
 if TYPE_CHECKING:
     from pandas import DataFrame

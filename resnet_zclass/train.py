@@ -153,33 +153,47 @@ def train_run(
     for round_ in rounds:
         rz.models.apply_freeze(model, round_.freeze)  # an unknown policy is said before hours of round 1
     targets = one_hot(data.labels, len(data.classes), soft_labels if data.is_z else 0.0)
-    val_set = (data.crops[val], one_hot(data.labels[val], len(data.classes))) if len(val) else None
+    val_set = (Subset(data.crops, val), one_hot(data.labels[val], len(data.classes))) if len(val) else None
     start_run(run_path, dataclasses.replace(record, camera_offset=pixels.offset), data, is_fold)
+    train_set = (Subset(data.crops, train), targets[train])
     for number, round_ in enumerate(rounds, start=1):
-        folder = run_path / round_.folder
-        folder.mkdir()
-        rz.models.apply_freeze(model, round_.freeze)
         title = f"{run_path.name}, round {number} of {len(rounds)}"
-        callbacks = functools.partial(rz.callbacks.build_callbacks, folder, model, title=title)
-        crops = Subset(data.crops, train)
-        checkpoint_path = folder / rz.callbacks.CHECKPOINT_FILE
-        try:
-            if round_.freeze == "head_only":
-                features = rz.rounds.compute_features(
-                    model, crops, targets[train], val_set, augment, feature_views, fit
-                )
-                rz.rounds.fit_round(model.get_layer("head"), *features, None, round_, callbacks, **fit)
-            else:
-                rz.rounds.fit_round(model, crops, targets[train], val_set, augment, round_, callbacks, **fit)
-        except KeyboardInterrupt:
-            best = f"the best so far is {checkpoint_path}" if checkpoint_path.is_file() else "nothing was saved yet"
-            raise KeyboardInterrupt(f"{best}; the same command begins anew.") from None
-        if not checkpoint_path.is_file():
-            raise InputError(f"{folder}: the loss was no number from the first epoch on; lower --learning_rate.")
-        model = rz.models.load_model(checkpoint_path)
+        model = train_round(
+            model, round_, run_path / round_.folder, title, train_set, val_set, augment, feature_views, fit
+        )
     with whole_file(run_path / MODEL_FILE) as partial:
         model.save(partial)
     print(f"model: {run_path / MODEL_FILE}")
+
+
+def train_round(
+    model: "keras.Model",
+    round_: "rz.rounds.Round",
+    folder: Path,
+    title: str,
+    train_set: tuple[Subset, np.ndarray],
+    val_set: tuple[Subset, np.ndarray] | None,
+    augment: Callable,
+    feature_views: int,
+    fit: dict[str, Any],
+) -> "keras.Model":
+    """Trains one round of a run into its folder; returns the best checkpoint. Arguments as of `train_run`."""
+    folder.mkdir()
+    checkpoint_path = folder / rz.callbacks.CHECKPOINT_FILE
+    rz.models.apply_freeze(model, round_.freeze)
+    callbacks = functools.partial(rz.callbacks.build_callbacks, folder, model, title=title)
+    try:
+        if round_.freeze == "head_only":
+            features = rz.rounds.compute_features(model, *train_set, val_set, augment, feature_views, fit)
+            rz.rounds.fit_round(model.get_layer("head"), *features, None, round_, callbacks, **fit)
+        else:
+            rz.rounds.fit_round(model, *train_set, val_set, augment, round_, callbacks, **fit)
+    except KeyboardInterrupt:
+        best = f"the best so far is {checkpoint_path}" if checkpoint_path.is_file() else "nothing was saved yet"
+        raise KeyboardInterrupt(f"{best}; --overwrite begins anew.") from None
+    if not checkpoint_path.is_file():
+        raise InputError(f"{folder}: the loss was no number from the first epoch on; lower --learning_rate.")
+    return rz.models.load_model(checkpoint_path)
 
 
 def _check_trainable(data: Dataset, fit: dict[str, Any]) -> None:

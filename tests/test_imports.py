@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "resnet_zclass"
 
 ROWS = (
     ("errors", "backend", "metrics", "pixels", "progress"),
+    ("ranges",),
     ("files", "opts", "augment", "chunks", "focus", "blobs", "camera"),
     ("command", "figures", "images", "optics", "batches", "baseline"),
     ("pack", "beads", "scene"),
