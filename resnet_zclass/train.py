@@ -189,8 +189,9 @@ def train_round(
         else:
             rz.rounds.fit_round(model, *train_set, val_set, augment, round_, callbacks, **fit)
     except KeyboardInterrupt:
-        best = f"the best so far is {checkpoint_path}" if checkpoint_path.is_file() else "nothing was saved yet"
-        raise KeyboardInterrupt(f"{best}; --overwrite begins anew.") from None
+        saved = checkpoint_path.is_file()
+        said = f"the best so far is {checkpoint_path}; --overwrite begins anew." if saved else "nothing was saved yet."
+        raise KeyboardInterrupt(said) from None
     if not checkpoint_path.is_file():
         raise InputError(f"{folder}: the loss was no number from the first epoch on; lower --learning_rate.")
     return rz.models.load_model(checkpoint_path)
