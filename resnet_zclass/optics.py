@@ -19,6 +19,7 @@ import scipy
 from resnet_zclass.errors import InputError
 
 MAX_GRID_PX = 1024
+MAX_ABERRATION = 100.0  # radians; a microscope so bad forms no image
 PUPIL_WIDTHS = 40  # the pupil is sampled so finely that light repeats only after this many times wavelength / NA
 SCAN_DEPTHS = 8  # focus is looked for this many depths of field to either side
 CHUNK = 64  # crops made at once: few enough to stay in the cache
@@ -346,5 +347,5 @@ def _check_aberrations(aberrations: Mapping[str, float]) -> None:
     for name, radians in aberrations.items():
         if name not in names:
             raise InputError(f"--aberrations: there is no {name!r}; there are {', '.join(names)}.")
-        if not math.isfinite(radians):
-            raise InputError(f"--aberrations: {name} must be a number of radians. Received: {radians}.")
+        if not abs(radians) <= MAX_ABERRATION:
+            raise InputError(f"--aberrations are at most {MAX_ABERRATION:g} radians. Received: {name}={radians}.")
