@@ -46,7 +46,7 @@ class Evaluation:
     Attributes:
         labels: True class indices, int array `(N,)`.
         probabilities: The network's, float array `(N, K)`.
-        baseline: The classical baseline's, float array `(N, K)`; None without a training split.
+        baseline: The classical baseline's, float array `(N, K)`; None where there is nothing to train it on.
         scores: What `metrics.json` holds.
     """
 

@@ -139,7 +139,7 @@ class TrainOptions:
     run_name: str = ""
     """Name of this run's folder; default the model's name."""
     model_name: str = "ResNet20"
-    """ResNet20 (any 6n+2: ResNet8, ResNet14, ...) or ResNet50."""
+    """ResNet20 (any 6n+2: ResNet8, ResNet14, ...), ResNet50, or another name of keras.applications."""
     weights: Annotated[str, _alias("weights_path")] = "none"
     """Weights of the backbone to start from: imagenet, none, or a file."""
     im_size: int | None = None
@@ -147,7 +147,7 @@ class TrainOptions:
     num_class: int | None = None
     """Number of classes; counted from the data if not given, else checked against them."""
     stem_stride: int = 2
-    """Stride of the first convolution of the small ResNets: 1 as published, 2 for a third of the time."""
+    """Stride of the first convolution of the small ResNets: 1 as published, 2 for less than half the time."""
     scaling: Literal["image", "set", "range"] = "set"
     """How pixels are normalised in the model. image: every crop by its own mean and spread. set: by those of the
     training set. range: the training set's range to 0..255 and the backbone's ImageNet scaling."""

@@ -41,7 +41,7 @@ def main(options: PredictOptions) -> None:
 
 
 def predict_files(
-    run: Run, inputs: Sequence[str | Path], spots: str = "", batch_size: int = 256
+    run: Run, inputs: Sequence[str | Path], spots: str = "", batch_size: int = 64
 ) -> tuple["pd.DataFrame", np.ndarray]:
     """Predicts images, pages and beads.
 
@@ -93,7 +93,7 @@ def _check_outputs(inputs: Sequence[str], csv_path: str, npy_path: str, overwrit
     return array_path
 
 
-def predict_probabilities(model: "keras.Model", crops: np.ndarray, batch_size: int = 256) -> np.ndarray:
+def predict_probabilities(model: "keras.Model", crops: np.ndarray, batch_size: int = 64) -> np.ndarray:
     """Probabilities `(N, K)`, float32, of raw crops `(N, H, W, C)`, in their order."""
     data = rz.batches.ordered_batches(crops, np.zeros(len(crops), np.int32), batch_size)
     return model.predict(data, verbose="auto" if sys.stdout.isatty() and len(crops) > 5000 else 0)

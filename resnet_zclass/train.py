@@ -134,7 +134,7 @@ def train_run(
         feature_views: Augmented views whose features are stored while the backbone is frozen.
         deterministic: Whether only deterministic operations are used.
         record: The options to write into the run.
-        is_fold: Whether this is a fold of a cross-validation, whose split is written too.
+        is_fold: Whether this is a fold of a cross-validation, which makes the folder of all folds with the first.
 
     Raises:
         InputError: If a class lacks training or validation images, or anything named by `build` or `fit` is unknown.
