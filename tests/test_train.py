@@ -187,6 +187,25 @@ def test_feature_views_are_augmented_and_differ(drawn_set):
     np.testing.assert_array_equal(again, np.tile(targets, (3, 1)))
 
 
+def test_every_training_batch_is_augmented(drawn_set):
+    data = read_dataset(drawn_set)
+    targets = rz.metrics.one_hot(data.labels, 3)
+    model = rz.models.build_classifier((16, 16, 1), 3, "ResNet8", hidden=16)
+    seen = []
+
+    def augment(crops, rng):
+        seen.append(len(crops))
+        return crops
+
+    fit = {"batch_size": 8, "optimizer": "sgd", "schedule": "plateau", "lr_decay": 1.0, "patience": 5}
+    round_ = rz.rounds.Round("fine_tune_model", "none", 2, 0.01)
+    rz.rounds.fit_round(
+        model, data.crops, targets, None, augment, round_, lambda **_: [], **fit, monitor="loss", seed=0
+    )
+    assert len(seen) >= 2 * -(-len(targets) // 8)  # two epochs, and what was fetched ahead
+    assert max(seen) == 8
+
+
 @pytest.fixture
 def spied(drawn_set, tmp_path, monkeypatch):
     """What one short training gave to the functions it is made of."""
