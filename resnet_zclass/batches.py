@@ -14,18 +14,23 @@ def training_batches(
     batch_size: int,
     seed: int,
     augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+    mix: Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]] | None = None,
+    weigh: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple["tf.data.Dataset", int]:
     """Endless shuffled batches; what comes at a step depends on the seed and the step alone.
 
     Args:
         crops: Array `(N, H, W, C)`, or anything indexed like it by an int array (`PackedCrops`, `Subset`).
-        targets: Array `(N, ...)`.
+        targets: Float array `(N, K)`.
         batch_size: Crops per step. The last batch of an epoch holds the remainder.
         seed: Seed of the order and of the augmentation.
         augment: Function of a batch and a generator; returns the augmented batch.
+        mix: Function of a batch, its targets and a generator; returns both, mixed.
+        weigh: Function of a batch's targets; returns the weight of each image in the loss, `(n,)`.
 
     Returns:
-        Dataset of `(crops, targets)`, and the number of steps per epoch, which `fit` wants as `steps_per_epoch`.
+        Dataset of `(crops, targets)`, or `(crops, targets, weights)` with `weigh`, and the number of steps per epoch,
+        which `fit` wants as `steps_per_epoch`.
     """
     n, steps = len(crops), -(-len(crops) // batch_size)
 
@@ -36,13 +41,20 @@ def training_batches(
     def fetch(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         epoch, k = divmod(int(step), steps)
         chosen = epoch_order(epoch)[k * batch_size : (k + 1) * batch_size]
-        batch = crops[chosen]
+        batch, target = crops[chosen], targets[chosen]
+        rng = np.random.default_rng([seed, epoch, k])
         if augment is not None:
-            batch = augment(batch, np.random.default_rng([seed, epoch, k]))
-        return batch, targets[chosen]
+            batch = augment(batch, rng)
+        if mix is not None:
+            batch, target = mix(batch, target, rng)
+        return batch, target, *((weigh(target).astype(np.float32),) if weigh else ())
 
     data = tf.data.Dataset.range(np.iinfo(np.int64).max)
-    data = data.map(_as_graph(fetch, crops, targets), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    data = data.map(
+        _as_graph(fetch, crops, targets, weighs=weigh is not None),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
     return data.prefetch(tf.data.AUTOTUNE), steps
 
 
@@ -72,13 +84,15 @@ def ordered_batches(
     return data.prefetch(tf.data.AUTOTUNE)
 
 
-def _as_graph(fetch: Callable, crops, targets: np.ndarray) -> Callable:
+def _as_graph(fetch: Callable, crops, targets: np.ndarray, weighs: bool = False) -> Callable:
     """Wraps a NumPy function of one number as a tf.data mapping that knows dtypes and shapes."""
+    kinds = [tf.as_dtype(crops.dtype), tf.as_dtype(targets.dtype), *[tf.float32] * weighs]
+    shapes = [(None, *crops.shape[1:]), (None, *targets.shape[1:]), *[(None,)] * weighs]
 
     def mapped(number):
-        batch, target = tf.numpy_function(fetch, [number], [tf.as_dtype(crops.dtype), tf.as_dtype(targets.dtype)])
-        batch.set_shape((None, *crops.shape[1:]))
-        target.set_shape((None, *targets.shape[1:]))
-        return batch, target
+        parts = tf.numpy_function(fetch, [number], kinds)
+        for part, shape in zip(parts, shapes, strict=True):
+            part.set_shape(shape)
+        return tuple(parts)
 
     return mapped

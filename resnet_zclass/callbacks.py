@@ -1,46 +1,52 @@
-"""What happens at the end of an epoch: one callback answers one question; rates are functions of the epoch."""
+"""What happens at the end of an epoch: one callback answers one question."""
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from resnet_zclass import figures
-from resnet_zclass.backend import keras
+import numpy as np
+
+from resnet_zclass import metrics
+from resnet_zclass.backend import keras, tf
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_file
+from resnet_zclass.live import LiveCurves
+from resnet_zclass.schedules import Rates
 
 # What a round can watch, and whether less or more of it is better.
-MONITORS = {"val_loss": "min", "val_accuracy": "max", "loss": "min", "accuracy": "max"}
+MONITORS = {
+    "val_loss": "min",
+    "val_accuracy": "max",
+    "val_macro_f1": "max",
+    "val_samples_f1": "max",
+    "val_micro_f1": "max",
+    "loss": "min",
+    "accuracy": "max",
+}
+# Those that say something only of images with several labels, or only of those with one.
+SEVERAL_MONITORS = ("val_samples_f1", "val_micro_f1")
+SINGLE_MONITORS = ("accuracy",)
 
 CHECKPOINT_FILE = "best-loss.keras"
 HISTORY_FILE = "training_history.csv"
 CURVES_FILE = "live.png"
 
 
-def cosine_decay(learning_rate: float, epochs: int) -> Callable[[int], float]:
-    """A learning rate that falls from `learning_rate` towards 0 along half a cosine over `epochs` epochs.
-
-    Source: Loshchilov & Hutter, SGDR, ICLR 2017, equation 5 without restarts.
-
-    >>> [round(cosine_decay(1.0, epochs=4)(epoch), 3) for epoch in range(4)]
-    [1.0, 0.854, 0.5, 0.146]
-    """
-    return lambda epoch: learning_rate * 0.5 * (1 + math.cos(math.pi * min(epoch / epochs, 1)))
-
-
-def smooth_decay(learning_rate: float, lr_decay: float) -> Callable[[int], float]:
-    """A learning rate that is multiplied by `lr_decay` every epoch.
-
-    >>> [smooth_decay(1.0, lr_decay=0.5)(epoch) for epoch in range(3)]
-    [1.0, 0.5, 0.25]
-    """
-    return lambda epoch: learning_rate * lr_decay**epoch
-
-
-def check_monitor(monitor: str, has_validation: bool) -> None:
+def check_monitor(monitor: str, has_validation: bool, several: bool = False) -> None:
     """Raises `InputError` unless `monitor` is a number that a round will know.
 
     Keras only warns of a name it does not know, and then writes a checkpoint every epoch.
+
+    Args:
+        monitor: Name to check.
+        has_validation: Whether there is a split val.
+        several: Whether an image can have several labels.
+
+    >>> check_monitor("val_macro_f1", has_validation=True)
+    >>> check_monitor("val_micro_f1", has_validation=True)
+    Traceback (most recent call last):
+    resnet_zclass.errors.InputError: --monitor val_micro_f1 is val_accuracy where images have one label; watch that.
     """
     if monitor not in MONITORS:
         raise InputError(f"--monitor must be one of {', '.join(MONITORS)}. Received: {monitor}.")
@@ -48,13 +54,66 @@ def check_monitor(monitor: str, has_validation: bool) -> None:
         raise InputError(
             f"--monitor {monitor} wants a split val, which the set lacks; make it with a share of val, or watch loss."
         )
+    if monitor in SEVERAL_MONITORS and not several:
+        raise InputError(f"--monitor {monitor} is val_accuracy where images have one label; watch that.")
+    if monitor in SINGLE_MONITORS and several:
+        raise InputError(f"--monitor {monitor} says little of images with several labels; watch val_macro_f1.")
+
+
+class ValidationScores(keras.callbacks.Callback):
+    """Predicts the validation set once an epoch and tells all later callbacks its scores.
+
+    Puts `val_loss`, `val_accuracy`, `val_macro_f1`, and where images have several labels `val_samples_f1` and
+    `val_micro_f1` (labels: probabilities of 0.5 and more) into the `logs` of the epoch. Keras hands one and the same
+    dict to its callbacks in their order, so this one comes first; `fit` gets no validation data.
+
+    The loss is that of the probabilities, as in `metrics.json`, which Keras cuts at 1e-7. Its own `evaluate` looks
+    behind a last softmax or sigmoid at the logits, and is higher where what is right has a probability below that.
+
+    Args:
+        inputs: Validation inputs, array `(N, ...)`, or a `tf.data.Dataset` of batches `(inputs, targets)` in order.
+        targets: float array `(N, K)`.
+        loss: Keras loss, or a function of targets and probabilities; returns the mean or a value per image.
+        several: Whether an image can have several labels.
+        batch_size: Inputs per step, if `inputs` is an array.
+    """
+
+    def __init__(
+        self,
+        inputs: "np.ndarray | tf.data.Dataset",
+        targets: np.ndarray,
+        loss: Callable,
+        several: bool = False,
+        batch_size: int = 64,
+    ):
+        super().__init__()
+        self._inputs, self._targets = inputs, np.asarray(targets, np.float32)
+        self._loss, self._several = loss, several
+        self._batch_size = None if isinstance(inputs, tf.data.Dataset) else batch_size
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Predicts and scores."""
+        probabilities = self.model.predict(self._inputs, batch_size=self._batch_size, verbose=0)
+        if len(probabilities) != len(self._targets):
+            raise ValueError(
+                f"inputs and targets must be of one length. Received: {len(probabilities)} and {len(self._targets)}."
+            )
+        logs["val_loss"] = float(keras.ops.mean(self._loss(self._targets, probabilities)))
+        if self._several:
+            scores = metrics.multi_label_metrics(self._targets, probabilities, thresholds=0.5)
+            names = ("accuracy", "macro_f1", "samples_f1", "micro_f1")
+        else:
+            scores = metrics.classification_metrics(self._targets.argmax(axis=1), probabilities)
+            names = ("accuracy", "macro_f1")
+        logs.update({f"val_{name}": float(scores[name]) for name in names})
 
 
 class BestCheckpoint(keras.callbacks.Callback):
     """Saves a model, whole and atomically, whenever the monitored value is better than ever before.
 
     Unlike `keras.callbacks.ModelCheckpoint` it can save another model than the one being fitted (the whole
-    classifier while only its head is fitted on stored features), and a kill leaves the last good file.
+    classifier while only its head is fitted on stored features), and a kill leaves the last good file. What is
+    saved loads without the loss it was trained with, which Keras would look for otherwise.
 
     Args:
         model_to_save: The classifier.
@@ -73,28 +132,31 @@ class BestCheckpoint(keras.callbacks.Callback):
         value = self._sign * logs[self._monitor]
         if value < self._best:
             self._best = value
-            with whole_file(self._path) as partial:
+            with whole_file(self._path) as partial, _uncompiled(self._model_to_save):
                 self._model_to_save.save(partial)
 
 
-class LiveCurves(keras.callbacks.Callback):
-    """Draws loss and accuracy of all epochs so far to a picture, each epoch.
+@contextlib.contextmanager
+def _uncompiled(model: keras.Model) -> Iterator[None]:
+    """Lets a model and the models within it pass for uncompiled, so that no loss or optimizer is saved with them.
 
-    Args:
-        path: PNG file to write.
-        title: Title of the picture.
+    A model within another keeps its loss even if the file is loaded with `compile=False`, and fails if it is unknown.
     """
+    compiled = [part for part in _models_in(model) if part.compiled]
+    for part in compiled:
+        part.compiled = False
+    try:
+        yield
+    finally:
+        for part in compiled:
+            part.compiled = True
 
-    def __init__(self, path: Path, title: str):
-        super().__init__()
-        self._path, self._title = path, title
-        self._history: dict[str, list[float]] = {}
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Draws."""
-        for name, value in logs.items():
-            self._history.setdefault(name, []).append(float(value))
-        figures.draw_curves(self._history, self._path, self._title)
+def _models_in(layer: keras.layers.Layer) -> Iterator[keras.Model]:
+    if isinstance(layer, keras.Model):
+        yield layer
+        for part in layer.layers:
+            yield from _models_in(part)
 
 
 def build_callbacks(
@@ -102,40 +164,37 @@ def build_callbacks(
     model_to_save: keras.Model,
     monitor: str = "val_loss",
     patience: int = 10,
-    schedule: str = "plateau",
-    learning_rate: float = 1e-3,
-    epochs: int = 30,
-    lr_decay: float = 0.95,
+    rates: Rates | None = None,
+    floor: float = 0.0,
     title: str = "",
+    validation: ValidationScores | None = None,
 ) -> list[keras.callbacks.Callback]:
-    """The callbacks of one round.
+    """The callbacks of one round, in their order.
 
     Args:
         folder: Folder of the round; gets `best-loss.keras`, `training_history.csv`, `live.png`, TensorBoard events.
         model_to_save: The whole classifier.
         monitor: What the checkpoint, the early stop and the plateau watch.
         patience: Epochs without a better monitor before the round stops.
-        schedule: `"plateau"` (times 0.2 after half the patience without a better monitor), `"cosine"` or `"smooth"`.
-        learning_rate: Learning rate of the first epoch (cosine).
-        epochs: Epochs of the round (cosine).
-        lr_decay: Factor per epoch (smooth).
+        rates: Learning rate as a function of the epoch, from `schedules.plan_rates`; None: the plateau, times 0.2
+            after half the patience without a better monitor.
+        floor: The least learning rate of the plateau.
         title: Title of the curves.
+        validation: What scores the validation set, if there is one.
     """
     mode = MONITORS[monitor]
-    if schedule == "plateau":
+    if rates is None:
         wait = max(1, patience // 2)
-        rate = keras.callbacks.ReduceLROnPlateau(monitor, factor=0.2, patience=wait, mode=mode, verbose=1)
+        rate = keras.callbacks.ReduceLROnPlateau(monitor, factor=0.2, patience=wait, mode=mode, min_lr=floor, verbose=1)
     else:
-        of_epoch = (
-            cosine_decay(learning_rate, epochs) if schedule == "cosine" else smooth_decay(learning_rate, lr_decay)
-        )
-        rate = keras.callbacks.LearningRateScheduler(lambda epoch, _: of_epoch(epoch))
+        rate = keras.callbacks.LearningRateScheduler(lambda epoch, _: rates(epoch))
     return [
+        *([validation] if validation else []),
         BestCheckpoint(model_to_save, folder / CHECKPOINT_FILE, monitor),
         rate,
         keras.callbacks.EarlyStopping(monitor, patience=patience, mode=mode, verbose=1),
         keras.callbacks.CSVLogger(folder / HISTORY_FILE),
         keras.callbacks.TensorBoard(folder, write_graph=False),
         keras.callbacks.TerminateOnNaN(),
-        LiveCurves(folder / CURVES_FILE, title),
+        LiveCurves(folder / CURVES_FILE, title, monitor, mode),
     ]

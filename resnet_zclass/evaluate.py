@@ -15,18 +15,22 @@ from resnet_zclass import figures, metrics
 from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_folder
-from resnet_zclass.loader import Dataset, read_dataset
-from resnet_zclass.opts import EvaluateOptions, require
+from resnet_zclass.loader import Dataset
+from resnet_zclass.options import EvaluateOptions
+from resnet_zclass.opts import require
 from resnet_zclass.pack import Subset
-from resnet_zclass.predict import build_table, predict_probabilities
+from resnet_zclass.predict import build_table, name_labels, predict_probabilities
 from resnet_zclass.runs import Run, read_run
 
 pd = lazy.load("pandas")
 
 # What is printed, where it was computed: key, words, decimals.
 HEADLINES = (
-    ("accuracy", "right class", 3),
-    ("balanced_accuracy", "right class, classes alike", 3),
+    ("accuracy", "right", 3),
+    ("balanced_accuracy", "right, classes alike", 3),
+    ("macro_f1", "F1, mean of classes", 3),
+    ("samples_f1", "F1, mean of images", 3),
+    ("micro_f1", "F1, all labels together", 3),
     ("within_one", "within one plane", 3),
     ("mae_planes", "mean |error| (planes)", 2),
     ("rmse_planes", "RMS error (planes)", 2),
@@ -40,19 +44,32 @@ COLUMNS = {"network": "", "baseline": "baseline_", "ceiling": "ceiling_", "ceili
 
 
 @dataclasses.dataclass(frozen=True)
+class Predicted:
+    """Probabilities and what is made of them.
+
+    Attributes:
+        probabilities: Float array `(N, K)`.
+        thresholds: Probability from which a class is predicted, `(N, K)`; None where images have one label.
+    """
+
+    probabilities: np.ndarray
+    thresholds: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluation:
     """Predictions for a split and how good they are.
 
     Attributes:
-        labels: True class indices, int array `(N,)`.
-        probabilities: The network's, float array `(N, K)`.
-        baseline: The classical baseline's, float array `(N, K)`; None where there is nothing to train it on.
+        truth: Class indices, int array `(N,)`; with several labels per image 0/1 `(N, K)`.
+        network: The network's predictions.
+        baseline: The classical baseline's; None where there is nothing to train it on.
         scores: What `metrics.json` holds.
     """
 
-    labels: np.ndarray
-    probabilities: np.ndarray
-    baseline: np.ndarray | None
+    truth: np.ndarray
+    network: Predicted
+    baseline: Predicted | None
     scores: dict
 
 
@@ -61,16 +78,25 @@ def main(options: EvaluateOptions) -> None:
     """Evaluates the run named by the options."""
     require(options, "load_logs_path")
     run = read_run(options.load_logs_path)
-    data_path = Path(options.data_path or run.options.data_path)
-    data, own_path = read_dataset(data_path), Path(run.options.data_path)
-    of_split = "" if options.split == "test" else f"_{options.split}"
+    own_path = Path(run.options.data_path)
+    data_path = Path(options.data_path or own_path)
     if data_path.resolve() == own_path.resolve():
-        data = trained_on = run.restore_split(data)
-        folder_name = f"evaluation{of_split}"
+        data = trained_on = run.read_own_set()
+        folder_name = name_evaluation(options.split)
     else:
-        trained_on = run.restore_split(read_dataset(own_path)) if own_path.is_dir() else None
-        folder_name = f"evaluation_{data_path.resolve().name}{of_split}"
+        data = run.read_set(data_path)
+        trained_on = run.read_own_set() if own_path.is_dir() else None
+        folder_name = name_evaluation(options.split, data_path.resolve().name)
     evaluate_run(run, data, options.split, trained_on, options.batch_size, folder_name)
+
+
+def name_evaluation(split: str, other: str = "") -> str:
+    """Name of the folder for a split of the run's own set, or of another set of name `other`.
+
+    >>> name_evaluation("test"), name_evaluation("val", "mine")
+    ('evaluation', 'evaluation_mine_val')
+    """
+    return "_".join(["evaluation", *filter(None, (other, "" if split == "test" else split))])
 
 
 def evaluate_run(
@@ -96,44 +122,67 @@ def evaluate_run(
     """
     model = run.load_model()
     indices = _check_fits(run, model.input_shape[1:], data, split)
-    labels, crops = data.labels[indices], Subset(data.crops, indices)
+    truth, crops = read_truth(data)[indices], Subset(data.crops, indices)
     probabilities = predict_probabilities(model, crops, batch_size)
+    network = Predicted(probabilities, _to_images(run.thresholds, probabilities))
     baseline = None
     if trained_on is not None and split != "train":
-        train = trained_on.indices("train")
-        baseline = rz.baseline.predict_baseline(
-            Subset(trained_on.crops, train), trained_on.labels[train], crops, len(run.classes), run.options.seed
-        )
-    scores = score(labels, probabilities, baseline, data.is_z, run.z_um)
+        baseline = predict_baseline(trained_on, crops, run.options.seed)
+    scores = score(truth, network, baseline, data.is_z, run.z_um)
     scores |= {"split": split, "data_path": str(data.path), **(_read_ceiling(data.path) if split == "test" else {})}
-    write_evaluation(run.path / folder_name, run, data, indices, probabilities, scores)
+    scores = write_evaluation(run.path / folder_name, run, data, indices, probabilities, scores)
     print_scores(scores, f"{run.path}, split {split} of {data.path}")
     print(f"figures and tables: {run.path / folder_name}")
-    return Evaluation(labels, probabilities, baseline, scores)
+    return Evaluation(truth, network, baseline, scores)
+
+
+def read_truth(data: Dataset) -> np.ndarray:
+    """Class indices of a set, int array `(N,)`, or with several labels per image 0/1 `(N, K)`."""
+    return data.targets if data.several else data.labels
+
+
+def predict_baseline(trained_on: Dataset, crops: Subset, seed: int) -> Predicted:
+    """Trains the classical baseline on a set's split train, its thresholds on its split val, and predicts crops."""
+    truth = read_truth(trained_on)
+    train, val = trained_on.indices("train"), trained_on.indices("val")
+    predict = rz.baseline.fit_baseline(Subset(trained_on.crops, train), truth[train], len(trained_on.classes), seed)
+    probabilities = predict(crops)
+    thresholds = None
+    if trained_on.several:
+        thresholds = np.full(len(trained_on.classes), 0.5)
+        if len(val):
+            thresholds = metrics.fit_thresholds(truth[val], predict(Subset(trained_on.crops, val)))
+    return Predicted(probabilities, _to_images(thresholds, probabilities))
+
+
+def _to_images(thresholds: np.ndarray | None, probabilities: np.ndarray) -> np.ndarray | None:
+    return None if thresholds is None else np.broadcast_to(thresholds, probabilities.shape)
 
 
 def score(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    baseline: np.ndarray | None = None,
+    truth: np.ndarray,
+    network: Predicted,
+    baseline: Predicted | None = None,
     is_z: bool = False,
     z_um: np.ndarray | None = None,
 ) -> dict:
     """The metrics of predictions, and the same of the baseline's with keys that start `baseline_`.
 
     Args:
-        labels: True class indices, int array `(N,)`.
-        probabilities: Float array `(N, K)`.
-        baseline: The baseline's probabilities `(N, K)`.
+        truth: Class indices, int array `(N,)`; with several labels per image 0/1 `(N, K)`.
+        network: The network's predictions.
+        baseline: The baseline's.
         is_z: Whether the classes are z planes.
         z_um: z of every class in um, `(K,)`.
     """
 
-    def of(p: np.ndarray) -> dict:
-        scores = metrics.classification_metrics(labels, p)
-        return scores | (metrics.z_metrics(labels, p.argmax(axis=1), z_um) if is_z else {})
+    def of(predicted: Predicted) -> dict:
+        if predicted.thresholds is not None:
+            return metrics.multi_label_metrics(truth, predicted.probabilities, predicted.thresholds)
+        scores = metrics.classification_metrics(truth, predicted.probabilities)
+        return scores | (metrics.z_metrics(truth, predicted.probabilities.argmax(axis=1), z_um) if is_z else {})
 
-    scores = of(probabilities)
+    scores = of(network)
     if baseline is not None:
         scores |= {f"baseline_{key}": value for key, value in of(baseline).items() if key != "n"}
     return scores
@@ -141,26 +190,49 @@ def score(
 
 def write_evaluation(
     folder: Path, run: Run, data: Dataset, indices: np.ndarray, probabilities: np.ndarray, scores: dict
-) -> None:
-    """Writes `metrics.json`, `per_class.csv`, `confusion.csv`, `predictions.csv` and the figures, all or none."""
-    names, labels = run.class_names, data.labels[indices]
+) -> dict:
+    """Writes `metrics.json`, `per_class.csv`, `confusion.csv`, `predictions.csv` and the figures, all or none.
+
+    Returns:
+        The scores, with `per_class` where images have several labels.
+    """
+    rows = data.items.iloc[indices][["file", "page"]].to_dict("records")
+    predictions = build_table(run, rows, probabilities)
+    predictions.insert(2, "true_label", name_labels(data)[indices])
+    with whole_folder(folder, overwrite=True, mark="metrics.json") as partial:
+        write = _write_several if data.several else _write_single
+        scores = scores | write(partial, run, data, read_truth(data)[indices], probabilities)
+        (partial / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
+        predictions.to_csv(partial / "predictions.csv", index=False)
+    return scores
+
+
+def _write_single(folder: Path, run: Run, data: Dataset, labels: np.ndarray, probabilities: np.ndarray) -> dict:
+    names = run.class_names
     confusion = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), len(names))
     per_class = metrics.per_class_metrics(confusion)
     if not data.is_z:
         per_class = {key: values for key, values in per_class.items() if not key.endswith("_planes")}
-    rows = data.items.iloc[indices][["file", "page"]].to_dict("records")
-    predictions = build_table(run, rows, probabilities)
-    predictions.insert(2, "true_label", data.items.label.to_numpy()[indices])
-    with whole_folder(folder, overwrite=True, mark="metrics.json") as partial:
-        (partial / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
-        pd.DataFrame({"label": names, **per_class}).to_csv(partial / "per_class.csv", index=False)
-        pd.DataFrame(confusion, index=pd.Index(names, name="true \\ predicted"), columns=names).to_csv(
-            partial / "confusion.csv"
-        )
-        predictions.to_csv(partial / "predictions.csv", index=False)
-        figures.draw_confusion(confusion, names, partial / "confusion.png")
-        if data.is_z:
-            figures.draw_plane_errors(per_class, names, run.z_um, partial / "error_per_plane.png")
+    pd.DataFrame({"label": names, **per_class}).to_csv(folder / "per_class.csv", index=False)
+    pd.DataFrame(confusion, index=pd.Index(names, name="true \\ predicted"), columns=names).to_csv(
+        folder / "confusion.csv"
+    )
+    figures.draw_confusion(confusion, names, folder / "confusion.png")
+    if data.is_z:
+        figures.draw_plane_errors(per_class, names, run.z_um, folder / "error_per_plane.png")
+    return {}
+
+
+def _write_several(folder: Path, run: Run, data: Dataset, targets: np.ndarray, probabilities: np.ndarray) -> dict:
+    per_class = metrics.per_class_multi_label(targets, probabilities, run.thresholds)
+    table = pd.DataFrame({"label": run.class_names, **per_class})
+    counts = ["tp", "fp", "fn", "tn"]
+    table.drop(columns=counts).to_csv(folder / "per_class.csv", index=False)
+    table[["label", *counts]].to_csv(folder / "confusion.csv", index=False)
+    figures.draw_class_scores(run.class_names, per_class, folder / "per_class.png")
+    # JSON has no NaN: what is undefined is null.
+    kept = table.set_index("label").drop(columns=counts).astype(object)
+    return {"per_class": kept.where(kept.notna(), None).to_dict("index")}
 
 
 def print_scores(scores: dict, title: str) -> None:
@@ -175,11 +247,12 @@ def print_scores(scores: dict, title: str) -> None:
     for heading in columns:
         table.add_column(heading, justify="right")
     for key, words, decimals in HEADLINES:
-        if key in scores:
+        if key in scores and not (key == "macro_f1" and "within_one" in scores):  # planes are judged by distance
             cells = (scores.get(prefix + key) for prefix in columns.values())
             table.add_row(words, *("" if value is None else f"{value:.{decimals}f}" for value in cells))
     Console().print(table)
-    if scores.get("baseline_accuracy", 0) > scores["accuracy"]:
+    judged = "macro_f1" if "micro_f1" in scores else "accuracy"
+    if scores.get(f"baseline_{judged}", 0) > scores[judged]:
         print("The network loses to the baseline: do not trust it over a linear model on these data.")
 
 
@@ -187,6 +260,8 @@ def _check_fits(run: Run, crop_shape: tuple[int, ...], data: Dataset, split: str
     """Indices of the split's crops, if they are what the run takes."""
     if list(data.classes.LabelText) != run.class_names:
         raise InputError(f"{data.path} has other classes than the run {run.path}; both lists must be the same.")
+    if data.several != (run.thresholds is not None):
+        raise InputError(f"{data.path} and the run {run.path}: one has one label per image, the other several.")
     indices = data.indices(split)
     if not len(indices):
         raise InputError(f"--split {split}: {data.path} has no such split.")

@@ -1,6 +1,6 @@
 """Every picture the package draws, in one style: labelled units, colours that colour-blind readers can tell apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from resnet_zclass.files import whole_file
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from pandas import DataFrame
 
 matplotlib = lazy.load("matplotlib")
 
@@ -20,6 +19,14 @@ matplotlib = lazy.load("matplotlib")
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GRAY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#777777"
 )  # fmt: skip
+SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN, "mixed": PURPLE}
+# Scores of validation predictions, and how they are called in pictures.
+SCORES = {
+    "accuracy": "accuracy",
+    "macro_f1": "F1, mean of classes",
+    "samples_f1": "F1, mean of images",
+    "micro_f1": "F1, all labels pooled",
+}
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -55,26 +62,78 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
         figure.savefig(partial)
 
 
-def draw_curves(history: dict[str, list[float]], path: str | Path, title: str = "") -> None:
-    """Draws loss and accuracy over the epochs, training and validation.
+def draw_curves(
+    history: Mapping[str, Sequence[float]],
+    path: str | Path,
+    title: str = "",
+    score: str = "accuracy",
+    best_epoch: int | None = None,
+) -> None:
+    """Draws loss, a score and the learning rate over the epochs, training and validation.
+
+    Epochs are numbered from 1 in the picture, as Keras does on the screen.
 
     Args:
-        history: Lists of one number per epoch: `loss`, `accuracy`, and the same starting `val_`.
+        history: Lists of one number per epoch: `loss`, `accuracy`, `macro_f1`, ..., the same starting `val_`, and
+            `learning_rate`. What is missing is not drawn.
         path: PNG to write.
         title: Title.
+        score: What the second panel shows, a name in `SCORES`.
+        best_epoch: Index of the epoch to mark, if any.
     """
     with style():
-        figure = new_figure(7.0, 2.8)
-        for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-            for prefix, words, colour in (("", "training", BLUE), ("val_", "validation", ORANGE)):
-                values = history.get(prefix + name, [])
-                axes.plot(np.arange(1, len(values) + 1), values, color=colour, marker=".", label=words)
-            axes.set(xlabel="epoch", ylabel=name)
-            axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_ylim(0, 1.02)
-        axes.legend(loc="lower right")
+        figure = new_figure(9.6, 3.0)
+        panels = figure.subplots(1, 3)
+        for axes, name in zip(panels, ("loss", score), strict=False):
+            _draw_history(axes, history, name)
+            axes.set_ylabel(SCORES.get(name, name))
+        if _spans_decades(panels[0]):
+            panels[0].set_yscale("log")
+        panels[1].set_ylim(0, 1.02)
+        _draw_rates(panels[2], history.get("learning_rate", []))
+        for axes in panels:
+            if best_epoch is not None:
+                axes.axvline(best_epoch + 1, color=GRAY, linewidth=0.8, linestyle="--", label="best epoch", zorder=0)
+            _number_epochs(axes, len(history.get("loss", [])))
+        handles, words = panels[0].get_legend_handles_labels()
+        figure.legend(handles, words, loc="outside lower center", ncols=len(words))
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
         save_figure(figure, path)
+
+
+def _draw_history(axes: "Axes", history: Mapping[str, Sequence[float]], name: str) -> None:
+    for prefix, words, colour in (("", "training", BLUE), ("val_", "validation", ORANGE)):
+        values = history.get(prefix + name, [])
+        axes.plot(np.arange(1, len(values) + 1), values, color=colour, marker=_dot(len(values)), label=words)
+
+
+def _draw_rates(axes: "Axes", rates: Sequence[float]) -> None:
+    """Learning rates as steps on a log axis; a rate of 0 has no place on it and leaves a gap."""
+    rates = np.asarray(rates, float)
+    positive = np.where(rates > 0, rates, np.nan)
+    axes.plot(np.arange(1, len(rates) + 1), positive, color=GREEN, marker=_dot(len(rates)), drawstyle="steps-mid")
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_formatter("")
+    if np.isfinite(positive).any():
+        axes.set_ylim(np.nanmin(positive) / 4, np.nanmax(positive) * 4)
+    axes.set_ylabel("learning rate")
+
+
+def _dot(n_epochs: int) -> str:
+    """A dot per epoch, as long as they can be told apart."""
+    return "." if n_epochs <= 50 else ""
+
+
+def _number_epochs(axes: "Axes", n_epochs: int) -> None:
+    axes.set(xlabel="epoch", xlim=(0.4, max(n_epochs, 1) + 0.6))
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+
+
+def _spans_decades(axes: "Axes") -> bool:
+    """Whether lines are positive and run over more than a factor of 50, which a plain axis hides."""
+    values = np.concatenate([line.get_ydata() for line in axes.lines])
+    values = values[np.isfinite(values)]
+    return len(values) > 0 and values.min() > 0 and values.max() > 50 * values.min()
 
 
 def draw_confusion(confusion: np.ndarray, names: Sequence[str], path: str | Path) -> None:
@@ -124,105 +183,105 @@ def draw_plane_errors(
         save_figure(figure, path)
 
 
-SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN, "mixed": PURPLE}
-REFUSED_COLOURS = (RED, SKY, "#F0E442", PURPLE, "#FFFFFF", "#882255", "#000000")
-
-
-def draw_overview(
+def draw_class_counts(
+    names: Sequence[str],
+    counts: Mapping[str, Sequence[int]],
+    drawn: Sequence[int] | None,
     path: str | Path,
-    fields: "Sequence[tuple[str, np.ndarray, DataFrame]]",
-    montage: np.ndarray,
-    bead_names: Sequence[str],
-    plane_names: Sequence[str],
-    counts: "DataFrame",
-    max_fields: int = 2,
 ) -> None:
-    """Draws what a set was made of: fields with their beads, crops plane by plane, and the number of crops.
+    """Draws the number of images of every class, one panel per split.
 
     Args:
+        names: Names of the K classes.
+        counts: K numbers of images for each split (`train`, `val`, `test`).
+        drawn: How often the K classes are drawn in an epoch of training, where that is not as often as they are
+            there; drawn as an outline in the panel of `train`.
         path: PNG to write.
-        fields: of each field its name, an image `(H, W)`, and its beads: a table of `y`, `x` in px, `reason`
-            (empty if the bead is used) and `kind` (its split, or the reason in words).
-        montage: array `(beads, planes, H, W)`, NaN where there is no crop.
-        bead_names: one per row of the montage.
-        plane_names: one per column of the montage.
-        counts: table of crops, one row per class, one column per split.
-        max_fields: number of fields to draw at most.
     """
-    crop_px = montage.shape[-1]
+    is_skewed = any(np.max(numbers) > 50 * max(1, np.min(numbers)) for numbers in counts.values())
     with style():
-        figure = new_figure(11.0, 7.6)
-        sides = figure.subfigures(1, 2, width_ratios=[1.0, 1.25]) if fields else [None, figure]
-        if fields:
-            _draw_fields(sides[0], fields[:max_fields], len(fields), crop_px)
-        top, bottom = sides[1].subfigures(2, 1, height_ratios=[2.4, 1.0])
-        _draw_montage(top, montage, bead_names, plane_names)
-        _draw_counts(bottom, counts)
+        figure = new_figure(3.2 + 2.0 * len(counts), 1.5 + 0.19 * len(names))
+        panels = np.atleast_1d(figure.subplots(1, len(counts), sharey=True))
+        for axes, (split, numbers) in zip(panels, counts.items(), strict=True):
+            _draw_counts(axes, split, np.asarray(numbers), drawn if split == "train" else None)
+            if is_skewed:  # on a plain axis rare classes would be gone beside common ones
+                axes.set_xscale("symlog", linthresh=1)
+                axes.set_xlim(0, 8 * axes.get_xlim()[1])
+                axes.set_xticks([0, *10 ** np.arange(np.log10(axes.get_xlim()[1]))])
+                axes.minorticks_off()
+        if drawn is not None:
+            figure.legend(loc="outside upper right")
+        _name_rows(panels[0], names)
         save_figure(figure, path)
 
 
-def _draw_fields(figure: "Figure", fields: Sequence[tuple], n_fields: int, crop_px: int) -> None:
-    height, width = fields[0][1].shape
-    shape = (1, len(fields)) if height > 1.3 * width else (len(fields), 1)
-    all_axes = np.ravel(figure.subplots(*shape))
-    reasons = sorted({kind for _, _, beads in fields for kind in beads.loc[beads["reason"] != "", "kind"]})
-    refused = dict(zip(reasons, REFUSED_COLOURS, strict=False))
-    handles = {}
-    for axes, (name, image, beads) in zip(all_axes, fields, strict=True):
-        low, high = np.percentile(image, [1, 99.8])
-        axes.imshow(np.sqrt(np.clip((image - low) / max(high - low, 1e-12), 0, 1)), cmap="gray", vmin=0, vmax=1)
-        for kind, part in beads.groupby("kind"):
-            if kind in refused:
-                marker = axes.plot(part["x"], part["y"], "x", color=refused[kind], markersize=4, markeredgewidth=1)[0]
+def _draw_counts(axes: "Axes", split: str, numbers: np.ndarray, drawn: Sequence[int] | None) -> None:
+    rows = np.arange(len(numbers))
+    axes.barh(rows, numbers, color=SPLIT_COLOURS.get(split, PURPLE), height=0.75)
+    words, ends = [f"{number}" for number in numbers], numbers
+    if drawn is not None:
+        axes.barh(rows, drawn, facecolor="none", edgecolor=RED, height=0.75, label="drawn in an epoch of training")
+        words = [word if n == m else f"{word}, drawn {m}" for word, n, m in zip(words, numbers, drawn, strict=True)]
+        ends = np.maximum(numbers, drawn)
+    for row, (word, end) in enumerate(zip(words, ends, strict=True)):
+        axes.annotate(word, (end, row), (3, 0), textcoords="offset points", va="center", fontsize=7)
+    axes.set(title=split, xlabel="images", xlim=(0, (1.2 if drawn is None else 1.6) * max(1, ends.max())))
+    axes.xaxis.get_major_locator().set_params(integer=True, nbins=4)
+    axes.tick_params(axis="y", length=0)
+
+
+def draw_class_scores(names: Sequence[str], scores: Mapping[str, np.ndarray], path: str | Path) -> None:
+    """Draws F1, precision and recall of every class, the class with most images on top.
+
+    Args:
+        names: Names of the K classes.
+        scores: Arrays `(K,)` `f1`, `precision`, `recall` in 0..1 (NaN where there is none) and `n`, images per class.
+        path: PNG to write.
+    """
+    order = np.argsort(-np.asarray(scores["n"]), kind="stable")
+    f1, precision, recall, n = (np.asarray(scores[key])[order] for key in ("f1", "precision", "recall", "n"))
+    rows = np.arange(len(names))
+    with style():
+        figure = new_figure(7.0, 1.2 + 0.19 * len(names))
+        axes = figure.subplots()
+        axes.barh(rows, np.nan_to_num(f1), color=SKY, height=0.75, label="F1")
+        axes.plot(precision, rows, "|", color=RED, markersize=7, markeredgewidth=1.8, label="precision")
+        axes.plot(recall, rows, "o", color=BLUE, markersize=3.5, label="recall")
+        for row, (value, number) in enumerate(zip(f1, n, strict=True)):
+            words = f"{value:.2f}" if np.isfinite(value) else "no F1"
+            axes.annotate(f"{words}   n = {number}", (1.03, row), va="center", fontsize=7, annotation_clip=False)
+        axes.set(xlabel="score", xlim=(0, 1.02))
+        axes.tick_params(axis="y", length=0)
+        handles, words = axes.get_legend_handles_labels()
+        figure.legend(handles[::-1], words[::-1], loc="outside upper right", ncols=3)
+        _name_rows(axes, [names[k] for k in order])
+        save_figure(figure, path)
+
+
+def _name_rows(axes: "Axes", names: Sequence[str], longest: int = 40) -> None:
+    """Names the rows of a chart of horizontal bars from the top; long names lose their middle."""
+    words = [name if len(name) <= longest else f"{name[: longest - 18]}...{name[-15:]}" for name in names]
+    axes.set_yticks(np.arange(len(names)), words, fontsize=8)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def draw_rate_plan(rounds: Sequence[tuple[str, Sequence[float]]], path: str | Path) -> None:
+    """Draws the planned learning rate of every epoch, one panel per round.
+
+    Args:
+        rounds: Name of each round and its learning rates, none where the schedule is `plateau`.
+        path: PNG to write.
+    """
+    with style():
+        figure = new_figure(1.0 + 3.4 * len(rounds), 2.8)
+        panels = np.atleast_1d(figure.subplots(1, len(rounds)))
+        for axes, (name, rates) in zip(panels, rounds, strict=True):
+            axes.set(title=name, xlabel="epoch", ylabel="learning rate")
+            if len(rates):
+                _draw_rates(axes, rates)
+                _number_epochs(axes, len(rates))
             else:
-                marker = _draw_boxes(axes, part, crop_px, SPLIT_COLOURS[kind])
-            handles[kind] = marker
-        axes.set(title=name if len(name) < 40 else f"...{name[-37:]}", xlabel="x (px)", ylabel="y (px)")
-    order = [kind for kind in (*SPLIT_COLOURS, *refused) if kind in handles]
-    title = "boxes: crops of used beads; crosses: refused"
-    if n_fields > len(fields):
-        title += f" ({len(fields)} of {n_fields} fields)"
-    small = {"ncols": 2, "fontsize": 7, "title_fontsize": 7, "columnspacing": 1.0, "handlelength": 1.5}
-    shade = {"frameon": True, "facecolor": "#AAAAAA", "edgecolor": "none"}
-    figure.legend([handles[kind] for kind in order], order, title=title, loc="outside lower left", **small, **shade)
-
-
-def _draw_boxes(axes: "Axes", beads: "DataFrame", crop_px: int, colour: str) -> object:
-    from matplotlib.patches import Rectangle
-
-    for y, x in beads[["y", "x"]].to_numpy():
-        corner = (x - crop_px / 2, y - crop_px / 2)
-        box = axes.add_patch(Rectangle(corner, crop_px, crop_px, fill=False, edgecolor=colour, linewidth=1.2))
-    return box
-
-
-def _draw_montage(figure: "Figure", montage: np.ndarray, bead_names: Sequence[str], plane_names: Sequence[str]) -> None:
-    n_beads, n_planes, height, width = montage.shape
-    gap = max(1, width // 16)
-    canvas = np.full((n_beads * (height + gap) - gap, n_planes * (width + gap) - gap), np.nan)
-    for row, bead in enumerate(montage):
-        low, high = np.nanpercentile(bead, [5, 99.9])
-        shown = np.sqrt(np.clip((bead - low) / max(high - low, 1e-12), 0, 1))
-        for column, crop in enumerate(shown):
-            top, left = row * (height + gap), column * (width + gap)
-            canvas[top : top + height, left : left + width] = crop
-    axes = figure.subplots()
-    axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_xticks(np.arange(n_planes) * (width + gap) + width / 2, plane_names, fontsize=7)
-    names = [name if len(name) < 22 else f"...{name[-19:]}" for name in bead_names]
-    axes.set_yticks(np.arange(n_beads) * (height + gap) + height / 2, names, fontsize=7)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.set(title="crops, each row with its own contrast", xlabel="class (plane, upwards in z)", ylabel="bead")
-
-
-def _draw_counts(figure: "Figure", counts: "DataFrame") -> None:
-    axes = figure.subplots()
-    below = np.zeros(len(counts))
-    for split in counts:
-        axes.bar(np.arange(len(counts)), counts[split], bottom=below, color=SPLIT_COLOURS[split], label=split)
-        below += counts[split].to_numpy()
-    ticks = np.arange(0, len(counts), -(-len(counts) // 13))
-    axes.set_xticks(ticks, counts.index[ticks], fontsize=7)
-    axes.set(xlabel="class", ylabel="crops", xlim=(-0.6, len(counts) - 0.4))
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+                words = "plateau:\ndepends on the results"
+                axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=GRAY)
+                axes.set(xticks=[], yticks=[])
+        save_figure(figure, path)

@@ -5,49 +5,120 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
-from resnet_zclass.evaluate import Evaluation, evaluate_run, print_scores, score
+from resnet_zclass.errors import InputError
+from resnet_zclass.evaluate import HEADLINES, Evaluation, Predicted, evaluate_run, print_scores, score
 from resnet_zclass.files import whole_file
-from resnet_zclass.loader import Dataset, split_by_group, split_in_folds
+from resnet_zclass.loader import Dataset
 from resnet_zclass.runs import FOLDS_FILE, read_run
+from resnet_zclass.splits import carve_validation, fold_multi_label, split_in_folds
+
+MAX_COLUMNS = 8  # of a table on a terminal
 
 
-def cross_validate(data: Dataset, run_path: Path, train: Callable[..., None], n_folds: int, seed: int) -> dict:
+def cross_validate(
+    data: Dataset,
+    run_path: Path,
+    train: Callable[..., None],
+    n_folds: int,
+    seed: int,
+    val_fraction: float = 0.15,
+    keep_val: bool = False,
+) -> dict:
     """Trains and tests `n_folds` times, each time on another share of the groups, and pools the test predictions.
 
     Writes the runs `fold_0`, `fold_1`, ... and `folds.json`: the scores of every fold, of all test crops pooled, and
     mean and standard deviation over folds.
+
+    Args:
+        data: The set; how it is split matters only with `keep_val`.
+        run_path: Folder to write.
+        train: `train.train_run` with all but the set and the folder.
+        n_folds: Number of folds, 2 or more.
+        seed: Seed of the folds.
+        val_fraction: Share of the images of the other folds that a fold is validated on.
+        keep_val: Whether the split val stays as it is in all folds instead.
+
+    Raises:
+        InputError: If there are fewer groups (of a label) than folds, or `keep_val` finds no split val.
     """
-    groups, labels = data.items.group.to_numpy(), data.labels
-    fold_of_crop = split_in_folds(groups, n_folds, seed, labels)
+    kept = (data.items.split == "val").to_numpy() & keep_val
+    if keep_val and not kept.any():
+        raise InputError(f"--keep_val: {data.path} has no split val.")
+    dealt = np.flatnonzero(~kept)
+    groups = data.items.group.to_numpy()[dealt]
+    if data.several:
+        folds = fold_multi_label(data.targets[dealt], groups, n_folds, seed)
+    else:
+        folds = split_in_folds(groups, n_folds, seed, data.labels[dealt])
     evaluations: list[Evaluation] = []
     for fold in range(n_folds):
         print(f"fold {fold + 1} of {n_folds}")
-        splits = np.full(len(data.items), "test", dtype="<U5")
-        rest = fold_of_crop != fold
-        splits[rest] = split_by_group(groups[rest], (0.85, 0.15, 0.0), seed=seed + fold, labels=labels[rest])
+        splits = np.full(len(data.items), "val", dtype="<U5")
+        splits[dealt] = np.where(folds == fold, "test", "train")
         fold_data = data.with_splits(splits)
+        if not keep_val:
+            fold_data = hold_out_validation(fold_data, val_fraction, seed + fold)
         train(fold_data, run_path / f"fold_{fold}", is_fold=True)
         evaluations.append(evaluate_run(read_run(run_path / f"fold_{fold}"), fold_data, "test", fold_data))
     summary = pool_evaluations(evaluations, data)
     with whole_file(run_path / FOLDS_FILE) as partial:
         partial.write_text(json.dumps(summary, indent=2) + "\n")
+    print_folds(summary)
     print_scores(summary["pooled"], f"{run_path}, {n_folds} folds pooled")
     return summary
 
 
+def hold_out_validation(data: Dataset, fraction: float, seed: int) -> Dataset:
+    """Moves a share of the split train to val: by group where every class has several groups there, else by image."""
+    train = data.indices("train")
+    groups = data.items.group.to_numpy()[train]
+    truth = {"targets": data.targets[train]} if data.several else {"labels": data.labels[train]}
+    chosen, by_group = carve_validation(groups, fraction, seed, **truth)
+    if not by_group:
+        print(
+            "note: a class has a single group to train on, so images are held out for validation one by one; scores "
+            "on val flatter, those on test do not."
+        )
+    splits = data.items.split.to_numpy(copy=True)
+    splits[train[chosen]] = "val"
+    return data.with_splits(splits)
+
+
 def pool_evaluations(evaluations: list[Evaluation], data: Dataset) -> dict:
     """Scores of every fold (`folds`), of all folds' predictions together (`pooled`), their `mean` and `std`."""
-    labels, probabilities, baseline = (
-        np.concatenate([getattr(evaluation, name) for evaluation in evaluations])
-        for name in ("labels", "probabilities", "baseline")
-    )
+
+    def pool(parts: list[Predicted]) -> Predicted:
+        thresholds = [part.thresholds for part in parts if part.thresholds is not None]
+        probabilities = np.concatenate([part.probabilities for part in parts])
+        return Predicted(probabilities, np.concatenate(thresholds) if thresholds else None)
+
     z_um = data.classes.z_um.to_numpy(float)
     folds = [evaluation.scores for evaluation in evaluations]
     numbers = [key for key, value in folds[0].items() if isinstance(value, float)]
     return {
-        "pooled": score(labels, probabilities, baseline, data.is_z, None if np.isnan(z_um).any() else z_um),
+        "pooled": score(
+            np.concatenate([evaluation.truth for evaluation in evaluations]),
+            pool([evaluation.network for evaluation in evaluations]),
+            pool([evaluation.baseline for evaluation in evaluations]),
+            data.is_z,
+            None if np.isnan(z_um).any() else z_um,
+        ),
         "mean": {key: float(np.mean([fold[key] for fold in folds])) for key in numbers},
         "std": {key: float(np.std([fold[key] for fold in folds], ddof=1)) for key in numbers},
         "folds": folds,
     }
+
+
+def print_folds(summary: dict) -> None:
+    """Prints the headlines fold by fold, with mean and standard deviation."""
+    columns = [*enumerate(summary["folds"], start=1), ("mean", summary["mean"]), ("std", summary["std"])]
+    if len(columns) > MAX_COLUMNS:
+        columns = columns[-2:]
+    table = Table("fold", *(str(name) for name, _ in columns))
+    for key, words, decimals in HEADLINES:
+        if key in summary["mean"]:
+            table.add_row(words, *(f"{scores[key]:.{decimals}f}" for _, scores in columns))
+    Console().print(table)

@@ -1,4 +1,4 @@
-"""Makes a labelled set of crops from stacks of beads: find, crop, label, split, check, write.
+"""Makes a labelled set of crops from stacks of beads (find, crop, label) or from single images: split, check, write.
 
 All crops of a bead stay in one split, because neighbouring planes of a bead are nearly the same image and a
 classifier that has seen one knows the other.
@@ -7,7 +7,6 @@ classifier that has seen one knows the other.
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -21,17 +20,21 @@ from resnet_zclass.beads import REASONS
 from resnet_zclass.command import command
 from resnet_zclass.crops import Crops, cut_classes, cut_stacks
 from resnet_zclass.errors import InputError
-from resnet_zclass.figures import draw_overview
 from resnet_zclass.files import whole_folder
+from resnet_zclass.gallery import draw_overview
+from resnet_zclass.gather import gather_images
+from resnet_zclass.groups import find_groups
 from resnet_zclass.images import TIFF_SUFFIXES, list_images
-from resnet_zclass.loader import SPLITS, split_by_group, write_dataset
+from resnet_zclass.loader import write_dataset
 from resnet_zclass.opts import MakeDatasetOptions, require
+from resnet_zclass.splits import SPLITS, split_by_group
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 pd = lazy.load("pandas")
 
+CROP_PX = 32  # of beads
 _MONTAGE_BEADS, _MONTAGE_PLANES = 8, 13
 
 
@@ -40,45 +43,51 @@ def main(options: MakeDatasetOptions) -> None:
     """Runs the command; `--help` lists its options."""
     _check_options(options)
     with whole_folder(options.data_path, options.overwrite, mark="manifest.csv") as folder:
-        paths = find_sources(options.source_path)
+        paths = find_sources(options.source_path, folders=options.layout == "images")
         if options.layout == "stack":
             crops = cut_stacks(
                 paths,
-                crop_px=options.crop_px,
+                crop_px=options.crop_px or CROP_PX,
                 planes=options.planes,
                 focus=options.focus,
                 z_step_um=options.z_step_um,
                 spots_path=options.spots,
                 min_distance_px=options.min_distance_px,
             )
+        elif options.layout == "class":
+            crops = cut_classes(paths, crop_px=options.crop_px or CROP_PX, z_step_um=options.z_step_um)
         else:
-            crops = cut_classes(paths, crop_px=options.crop_px, z_step_um=options.z_step_um)
+            crops = gather_images(paths, options.channels, options.crop_px)
         table = regroup(crops.table, options.group_regex)
-        table["split"] = split_crops(
-            table,
-            split=options.split,
-            fractions=options.fractions,
-            train_num=options.train_num,
-            val_num=options.val_num,
-            seed=options.seed,
-        )
+        if "split" not in table:
+            table["split"] = split_crops(
+                table,
+                split=options.split,
+                fractions=options.fractions,
+                train_num=options.train_num,
+                val_num=options.val_num,
+                seed=options.seed,
+            )
         notes = check_splits(crops.pixels, table, leaks=options.split == "random")
         write_crops(folder, crops, table)
     _say([*crops.notes, *notes, *summarise(crops, table), f"overview: {Path(options.data_path) / 'overview.png'}"])
 
 
-def find_sources(source_path: Sequence[str]) -> list[Path]:
-    """Returns the TIFF files that `--source_path` means, each once.
+def find_sources(source_path: Sequence[str], folders: bool = False) -> list[Path]:
+    """Returns the TIFF files that `--source_path` means, each once; or its folders, if `folders`.
 
     Raises:
         InputError: If one is missing, or a folder holds no TIFF.
     """
     paths: dict[Path, None] = {}
     for name in source_path:
-        tiffs = [path for path in list_images(name) if path.suffix.lower() in TIFF_SUFFIXES]
-        if not tiffs:
-            raise InputError(f"{name} holds no TIFF; --source_path wants multi-page TIFF files or folders of them.")
-        paths |= dict.fromkeys(tiffs)
+        found = [Path(name)] if folders else [p for p in list_images(name) if p.suffix.lower() in TIFF_SUFFIXES]
+        if not found:
+            raise InputError(
+                f"{name} holds no TIFF; --source_path wants multi-page TIFF files or folders of them, and --layout "
+                "images for single images in a folder per class."
+            )
+        paths |= dict.fromkeys(found)
     return list(paths)
 
 
@@ -94,19 +103,7 @@ def regroup(table: DataFrame, pattern: str) -> DataFrame:
     >>> regroup(table, "(day[0-9]+)_")["group"].tolist()
     ['day1', 'day2']
     """
-    if not pattern:
-        return table.copy()
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"--group_regex {pattern!r} is no regular expression: {error}.") from error
-    groups = {}
-    for source in table["source"].unique():
-        found = compiled.search(Path(source).name)
-        if not found or not found[min(1, compiled.groups)]:
-            raise InputError(f"{source}: --group_regex {pattern!r} finds nothing in this name.")
-        groups[source] = found[min(1, compiled.groups)]
-    return table.assign(group=table["source"].map(groups))
+    return table.assign(group=find_groups(table["source"], pattern)) if pattern else table.copy()
 
 
 def split_crops(
@@ -147,7 +144,7 @@ def split_crops(
     if split == "region":
         return _split_regions(table, numbers)
     if split == "group" and not single:
-        return split_by_group(table["group"], seed=seed, **numbers)
+        return split_by_group(table["group"], seed=seed, labels=table["label"], **numbers)
     splits = np.empty(len(table), dtype="<U5")
     for k, rows in enumerate(table.groupby("label", sort=True).indices.values()):
         splits[rows] = split_by_group(rows, seed=seed + k, **numbers)
@@ -190,10 +187,10 @@ train, one in test; leave one out or give both one group.
     present = [split for split in SPLITS if (table["split"] == split).any()]
     classes = table.groupby("split")["label"].nunique()
     missing = [split for split in present if classes[split] < table["label"].nunique()]
-    if {"y", "x"} <= set(table) and (overlapping := _count_overlaps(table, pixels.shape[1:])):
+    if {"y", "x"} <= set(table) and (overlapping := _count_overlaps(table, pixels.shape[1:3])):
         notes.append(
             f"note: crops of {overlapping} pairs of beads overlap and lie in different splits; "
-            f"--min_distance_px {round(1.5 * max(pixels.shape[1:]))} leaves no such pair, --split region few."
+            f"--min_distance_px {round(1.5 * max(pixels.shape[1:3]))} leaves no such pair, --split region few."
         )
     return notes + [f"warning: {split} lacks some classes; train refuses such a set." for split in missing]
 
@@ -201,7 +198,7 @@ train, one in test; leave one out or give both one group.
 def write_crops(folder: Path, crops: Crops, table: DataFrame) -> None:
     """Writes the set and its overview picture into an empty folder."""
     classes = pd.DataFrame({"LabelText": crops.classes, "LabelInteger": range(len(crops.classes))})
-    write_dataset(folder, crops.pixels, table, classes)
+    write_dataset(folder, crops.pixels, table, classes, by_source="plane" in table)
     # Beads are named by crops.table; the groups of `table` may be coarser.
     splits = table["split"].groupby(crops.table["group"]).agg(lambda of: of.iloc[0] if of.nunique() == 1 else "mixed")
     fields = [
@@ -215,9 +212,10 @@ def write_crops(folder: Path, crops: Crops, table: DataFrame) -> None:
 
 def summarise(crops: Crops, table: DataFrame) -> list[str]:
     """Lines that say what a set holds: its crops, and how many of each class there are in each split."""
-    n, height, width = crops.pixels.shape
+    n, height, width = crops.pixels.shape[:3]
+    channels = f", {crops.pixels.shape[3]} channels" if crops.pixels.ndim == 4 else ""
     lines = [
-        f"crops: {n} of {height} x {width} px {crops.pixels.dtype}, {len(crops.classes)} classes "
+        f"crops: {n} of {height} x {width} px {crops.pixels.dtype}{channels}, {len(crops.classes)} classes "
         f"{crops.classes[0]} to {crops.classes[-1]}, {table['group'].nunique()} groups"
     ]
     for split in SPLITS:
@@ -234,13 +232,11 @@ def _check_options(options: MakeDatasetOptions) -> None:
     require(options, "source_path", "data_path")
     if "" in options.source_path:
         raise InputError("--source_path is empty; give TIFF files or folders of them.")
-    if options.crop_px < 4:
-        raise InputError(f"--crop_px is 4 at least. Received: {options.crop_px}.")
-    if options.planes < 2:
-        raise InputError(f"--planes is 2 at least. Received: {options.planes}.")
     if options.z_step_um is not None and not 0 < options.z_step_um < np.inf:
         raise InputError(f"--z_step_um is a distance above 0. Received: {options.z_step_um}.")
-    if options.layout == "class" and (options.spots or options.split == "region"):
+    if options.channels and options.layout != "images":
+        raise InputError("--channels stacks channel files of single images, so it wants --layout images.")
+    if options.layout != "stack" and (options.spots or options.split == "region"):
         wrong = "--spots" if options.spots else "--split region"
         raise InputError(f"{wrong} wants positions in a field of view, so --layout stack.")
     if options.train_num is None or options.val_num is None:
@@ -276,13 +272,14 @@ def _choose_montage(crops: Crops) -> tuple[np.ndarray, list[str], list[str]]:
     nth = table.groupby("label").cumcount()
     beads = np.unique(np.linspace(0, nth.max(), _MONTAGE_BEADS).round().astype(int))
     planes = np.unique(np.linspace(0, len(crops.classes) - 1, _MONTAGE_PLANES).round().astype(int))
-    montage = np.full((len(beads), len(planes), *crops.pixels.shape[1:]), np.nan, "float32")
+    montage = np.full((len(beads), len(planes), *crops.pixels.shape[1:3]), np.nan, "float32")
     names = []
     for row, bead in enumerate(beads):
         for column, plane in enumerate(planes):
             at = np.flatnonzero((nth == bead) & (table["label"] == crops.classes[plane]))
             if len(at):
-                montage[row, column] = crops.pixels[at[0]]
+                pixels = crops.pixels[at[0]]
+                montage[row, column] = pixels.mean(axis=-1) if pixels.ndim == 3 else pixels
         groups = table.loc[nth == bead, "group"].unique()
         name = groups[0] if len(groups) == 1 else f"sample {bead}"
         names.append(name.rpartition("_")[2] if len(crops.fields) == 1 else name)

@@ -1,18 +1,26 @@
 """How good predictions are: plain NumPy, shared by train, evaluate and the report.
 
 Throughout, `labels` are true class indices, int array `(N,)` in `0..K-1`, and `probabilities` are float `(N, K)`.
+For several labels per image, `targets` are 0 or 1, `(N, K)`, and `thresholds` a float or `(K,)`, in 0..1.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
 
 def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Returns `n`, `loss` (mean cross-entropy in nats), `accuracy` and `balanced_accuracy` (mean recall), both 0..1.
+    """How good one label per image is.
+
+    Returns:
+        `n`, `loss` (mean cross-entropy in nats), and in 0..1 `accuracy`, `balanced_accuracy` (mean recall of the
+        classes that have an image) and `macro_f1` (mean F1 of the classes that have an image or a prediction).
 
     >>> scores = classification_metrics(np.array([0, 0, 0, 1]), np.array([[1, 0], [1, 0], [0, 1], [0, 1.0]]))
-    >>> scores["n"], scores["accuracy"], round(scores["balanced_accuracy"], 4)
-    (4, 0.75, 0.8333)
+    >>> scores["n"], scores["accuracy"], round(scores["balanced_accuracy"], 4), round(scores["macro_f1"], 4)
+    (4, 0.75, 0.8333, 0.7333)
     """
+    n_classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1)
     recalls = [(predicted[labels == k] == k).mean() for k in np.unique(labels)]
     return {
@@ -20,6 +28,7 @@ def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dic
         "loss": cross_entropy(labels, probabilities),
         "accuracy": float((predicted == labels).mean()),
         "balanced_accuracy": float(np.mean(recalls)),
+        "macro_f1": _mean_defined(per_class_metrics(confusion_matrix(labels, predicted, n_classes))["f1"]),
     }
 
 
@@ -98,6 +107,150 @@ def per_class_metrics(confusion: np.ndarray) -> dict[str, np.ndarray]:
             "spread_planes": np.sqrt((share * (error - bias[:, None]) ** 2).sum(axis=1)),
             "mae_planes": (share * np.abs(error)).sum(axis=1),
         }
+
+
+def decide(probabilities: np.ndarray, thresholds: float | np.ndarray = 0.5) -> np.ndarray:
+    """Which classes are predicted, bool array `(N, K)`: those with `probability >= threshold`, compared in float64.
+
+    >>> decide(np.array([[0.5, 0.2], [0.4, 0.3]]), np.array([0.5, 0.3])).tolist()
+    [[True, False], [False, True]]
+    """
+    return np.asarray(probabilities, np.float64) >= np.asarray(thresholds, np.float64)
+
+
+def multi_label_metrics(
+    targets: np.ndarray, probabilities: np.ndarray, thresholds: float | np.ndarray = 0.5
+) -> dict[str, float]:
+    """How good several labels per image are.
+
+    Returns:
+        `n`; `loss`, the mean binary cross-entropy in nats over images and classes, with p cut to 1e-7..1 - 1e-7 as
+        Keras does; `accuracy`, the share of images whose whole set of labels is right; and F1, in 0..1, averaged
+        over classes (`macro_f1`), over images (`samples_f1`) or of all decisions together (`micro_f1`). Classes and
+        images with neither a label nor a prediction are left out of the means; F1 is NaN where none is left.
+
+    >>> targets, p = np.array([[1, 0], [1, 1], [0, 0]]), np.array([[0.9, 0.1], [0.8, 0.3], [0.2, 0.1]])
+    >>> scores = multi_label_metrics(targets, p)
+    >>> [round(scores[key], 4) for key in ("accuracy", "macro_f1", "samples_f1", "micro_f1")]
+    [0.6667, 0.5, 0.8333, 0.8]
+    """
+    truth, predicted = np.asarray(targets) > 0.5, decide(probabilities, thresholds)
+    p, t = np.clip(np.asarray(probabilities, np.float64), 1e-7, 1 - 1e-7), np.asarray(targets, np.float64)
+    return {
+        "n": len(truth),
+        "loss": float(-(t * np.log(p) + (1 - t) * np.log1p(-p)).mean()),
+        "accuracy": float((truth == predicted).all(axis=1).mean()),
+        "macro_f1": _mean_defined(_f1_along(truth, predicted, axis=0)),
+        "samples_f1": _mean_defined(_f1_along(truth, predicted, axis=1)),
+        "micro_f1": _mean_defined(_f1_along(truth.ravel(), predicted.ravel(), axis=0)),
+    }
+
+
+def per_class_multi_label(
+    targets: np.ndarray, probabilities: np.ndarray, thresholds: float | np.ndarray = 0.5
+) -> dict[str, np.ndarray]:
+    """Scores of every class where an image may have several labels; NaN where there is no image or no prediction.
+
+    Returns:
+        Arrays `(K,)`: `n` (images with the label), `predicted` (images predicted to have it), `recall`, `precision`,
+        `f1`, `threshold`, and the counts `tp`, `fp`, `fn`, `tn`.
+
+    >>> scores = per_class_multi_label(np.array([[1, 0], [1, 0]]), np.array([[0.9, 0.1], [0.2, 0.1]]))
+    >>> scores["recall"].tolist(), scores["f1"].round(3).tolist()
+    ([0.5, nan], [0.667, nan])
+    """
+    truth, predicted = np.asarray(targets) > 0.5, decide(probabilities, thresholds)
+    n, n_predicted, tp = truth.sum(axis=0), predicted.sum(axis=0), (truth & predicted).sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return {
+            "n": n,
+            "predicted": n_predicted,
+            "recall": tp / n,
+            "precision": tp / n_predicted,
+            "f1": _f1_along(truth, predicted, axis=0),
+            "threshold": np.broadcast_to(np.asarray(thresholds, np.float64), n.shape).copy(),
+            "tp": tp,
+            "fp": n_predicted - tp,
+            "fn": n - tp,
+            "tn": len(truth) - n - n_predicted + tp,
+        }
+
+
+def fit_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """The threshold of every class with the best F1 on these images.
+
+    Thresholds lie midway between two neighbouring probabilities of the class; of equally good ones the nearest to
+    0.5 is taken. A class that no image has, or every image, takes the one threshold with the best F1 of all
+    decisions together (Lipton, Elkan & Naryanaswamy, ECML 2014, on F1 and thresholds).
+
+    Args:
+        targets: 0 or 1, `(N, K)`.
+        probabilities: Float `(N, K)` in 0..1.
+
+    Returns:
+        Float64 array `(K,)`, strictly between 0 and 1.
+
+    >>> p = np.array([[0.9, 0.3], [0.8, 0.1], [0.1, 0.2], [0.2, 0.0]])
+    >>> fit_thresholds(np.array([[1, 1], [1, 0], [0, 1], [0, 0]]), p).round(2).tolist()
+    [0.5, 0.15]
+    """
+    truth, probabilities = np.asarray(targets) > 0.5, np.asarray(probabilities, np.float64)
+    n = truth.sum(axis=0)
+    can_fit = (n > 0) & (n < len(truth))
+    pooled = 0.5 if can_fit.all() else _best_threshold(truth.ravel(), probabilities.ravel())
+    return np.array(
+        [_best_threshold(truth[:, k], probabilities[:, k]) if can_fit[k] else pooled for k in range(len(n))]
+    )
+
+
+def _best_threshold(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """Threshold of one class with the best F1; 0.5 where all or none of the images, `(N,)`, have it."""
+    if truth.all() or not truth.any():
+        return 0.5
+    order = np.argsort(-probabilities, kind="stable")
+    ranked = np.concatenate([[1.0], probabilities[order], [0.0]])
+    upper, lower = ranked[:-1], ranked[1:]  # a threshold in gap i predicts the i first of the ranked images
+    middle = (upper + lower) / 2
+    middle = np.where(middle > lower, middle, upper)  # neighbouring floats have no number between them
+    tp = np.concatenate([[0], np.cumsum(truth[order])])
+    f1 = 2 * tp / (np.arange(len(tp)) + tp[-1])
+    usable = (upper > lower) & (middle > 0) & (middle < 1)
+    best = middle[usable & (f1 == f1[usable].max())]
+    return float(best[np.abs(best - 0.5).argmin()])
+
+
+def _f1_along(truth: np.ndarray, predicted: np.ndarray, axis: int) -> np.ndarray:
+    """F1 from exact counts along an axis of two bool arrays; NaN where neither holds anything."""
+    with np.errstate(invalid="ignore"):
+        return 2 * (truth & predicted).sum(axis=axis) / (truth.sum(axis=axis) + predicted.sum(axis=axis))
+
+
+def _mean_defined(values: np.ndarray) -> float:
+    """Mean of those that are not NaN, as a number of Python's; NaN where there is none."""
+    defined = np.asarray(values)[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def multi_hot(label_sets: Sequence[Sequence[int]], n_classes: int) -> np.ndarray:
+    """Targets of several labels per image, float32 `(N, K)` of 0 and 1.
+
+    Args:
+        label_sets: For each image the indices of its classes; none is allowed, twice the same counts once.
+        n_classes: K.
+
+    Raises:
+        ValueError: If an index does not lie in `0..K-1`.
+
+    >>> multi_hot([[0, 2], [], [1]], 3).tolist()
+    [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    """
+    rows = np.repeat(np.arange(len(label_sets)), [len(labels) for labels in label_sets])
+    columns = np.array([k for labels in label_sets for k in labels], dtype=int)
+    if columns.size and not 0 <= columns.min() <= columns.max() < n_classes:
+        raise ValueError(f"Class indices lie in 0..{n_classes - 1}. Received: {columns.min()}..{columns.max()}.")
+    targets = np.zeros((len(label_sets), n_classes), np.float32)
+    targets[rows, columns] = 1
+    return targets
 
 
 def one_hot(labels: np.ndarray, n_classes: int, soft_labels: float = 0.0) -> np.ndarray:

@@ -4,21 +4,46 @@ The parts are made of Keras' own layers alone, so a saved model loads with plain
 """
 
 import collections
-import difflib
-import re
-import types
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
+import numpy as np
 
+from resnet_zclass.backbones import (
+    build_backbone,
+    find_application,
+    find_stem,
+    is_application,
+    resolve_stem,
+    transplant,
+)
 from resnet_zclass.backend import keras
 from resnet_zclass.errors import InputError
+from resnet_zclass.freezing import FREEZE_POLICIES, apply_freeze
 from resnet_zclass.pixels import Pixels
+from resnet_zclass.stems import NATURAL_ORDER, adapt_channels, is_adapted, measure_preprocessing
+
+__all__ = [
+    "FREEZE_POLICIES",
+    "apply_freeze",
+    "build_classifier",
+    "build_head",
+    "build_normalisation",
+    "feature_extractor",
+    "load_backbone_weights",
+    "load_head_weights",
+    "load_model",
+    "resolve_stem",
+]
 
 # Mean and spread (0..255) that normalised crops are given before a keras.applications backbone's own scaling,
 # near those of the photographs its ImageNet weights saw.
 IMAGENET_MEAN, IMAGENET_SPREAD = 118.0, 58.0
+
+# The layer that scales channels for an adapted stem; where there is none, the stem of three channels is as it was.
+TO_STEM = "to_stem"
 
 
 def build_classifier(
@@ -30,15 +55,19 @@ def build_classifier(
     scaling: str = "image",
     stabilise: bool = True,
     pixels: Pixels = Pixels(),  # noqa: B008 - frozen
-    hidden: int = 1024,
+    hidden: int | Sequence[int] = (1024,),
     stem_stride: int = 1,
+    stem: str = "auto",
+    dropout: float = 0.0,
+    several: bool = False,
 ) -> keras.Model:
     """Builds a classifier of raw crops.
 
     Args:
         crop_shape: `(height, width, channels)` of a raw crop, in pixels.
-        n_classes: int >= 2.
-        model_name: `ResNet{6n+2}` of He et al. 2016 for small images, else a name of `keras.applications`.
+        n_classes: int >= 2, or >= 1 where an image may have several.
+        model_name: `ResNet{6n+2}` of He et al. 2016 for small images, `CNN`, `CNN8`, or a name of
+            `keras.applications`.
         weights: Weights of the backbone: `"imagenet"`, `"none"`, or the path of a `.weights.h5` or `.h5` file of the
             backbone, or of a `.keras` file that this function built.
         im_size: Side in pixels to which crops are resized; None leaves them.
@@ -46,8 +75,11 @@ def build_classifier(
             range of the training set to 0..255, and from there as the backbone's ImageNet weights want it.
         stabilise: Take the square root of what lies above the camera's offset first (not with `"range"`).
         pixels: What `measure_pixels` says of the training set.
-        hidden: Units of the hidden dense layer of the head; 0 for none.
+        hidden: Units of the hidden dense layers of the head; zeros are left out.
         stem_stride: Stride of the first convolution of a `ResNet{6n+2}`.
+        stem: How the first convolution takes the crop's channels; see `resolve_stem`.
+        dropout: Share of values dropped before every dense layer, and after every pooling of `CNN` and `CNN8`.
+        several: Whether an image may belong to several classes: each gets a probability of its own.
 
     Returns:
         Model `(N, height, width, channels)` -> probabilities `(N, n_classes)` with layers named `normalisation`,
@@ -60,35 +92,42 @@ def build_classifier(
     >>> [layer.name for layer in model.layers[1:]], model.output_shape
     (['normalisation', 'backbone', 'head'], (None, 3))
     """
-    channels = crop_shape[2]
+    stem = resolve_stem(stem, model_name, crop_shape[2])
     size = (im_size, im_size) if im_size else crop_shape[:2]
-    application = None if is_small_resnet(model_name) else find_application(model_name)
-    backbone_channels = 3 if application and channels == 1 else channels
-    normalisation = build_normalisation(crop_shape, im_size, scaling, stabilise, pixels, application, backbone_channels)
-    if application:
-        backbone = _build_application(application, model_name, (*size, backbone_channels), weights)
-    else:
-        depth = int(model_name.removeprefix("ResNet"))
-        backbone = build_small_resnet((*size, backbone_channels), depth, stem_stride=stem_stride)
-    if weights not in ("none", "imagenet"):
-        load_backbone_weights(backbone, weights)
-    elif weights == "imagenet" and not application:
-        raise InputError(f"--weights imagenet: there are none for {model_name}; choose ResNet50, or --weights none.")
-    head = build_head(backbone.output_shape[1], n_classes, hidden)
+    build = functools.partial(build_backbone, model_name, stem_stride=stem_stride, dropout=dropout)
+    normalisation = build_normalisation(crop_shape, im_size, scaling, stabilise, pixels, model_name, stem)
+    backbone = build(
+        input_shape=(*size, 3 if stem == "rgb" else crop_shape[2]),
+        is_imagenet=weights == "imagenet" and not is_adapted(stem),
+    )
+    order = _measure_application(model_name)[0] if is_application(model_name) else NATURAL_ORDER
+    build_rgb = functools.partial(build, input_shape=(*size, 3))
+    if weights == "imagenet" and is_adapted(stem):
+        transplant(build_rgb(is_imagenet=True), backbone, stem, order)
+    elif weights not in ("none", "imagenet"):
+        load_backbone_weights(backbone, weights, stem, order, build_rgb)
+    head = build_head(backbone.output_shape[1], n_classes, hidden, dropout, several)
     crop = keras.Input(crop_shape, name="crop")
     return keras.Model(crop, head(backbone(normalisation(crop))), name=model_name)
 
 
 def build_normalisation(
     crop_shape: tuple[int, int, int],
-    im_size: int | None,
-    scaling: str,
-    stabilise: bool,
-    pixels: Pixels,
-    application: types.ModuleType | None,
-    out_channels: int,
+    im_size: int | None = None,
+    scaling: str = "image",
+    stabilise: bool = True,
+    pixels: Pixels = Pixels(),  # noqa: B008 - frozen
+    model_name: str = "ResNet20",
+    stem: str = "none",
 ) -> keras.Model:
-    """Raw crops to what the backbone expects: scaling, gray -> RGB, resizing, the application's own scaling."""
+    """Raw crops to what the backbone expects: scaling, resizing, gray -> RGB, the application's own scaling.
+
+    Arguments as of `build_classifier`, but `stem` as `resolve_stem` returns it.
+
+    >>> build_normalisation((16, 16, 1), im_size=32, model_name="ResNet50", stem="rgb").output_shape
+    (None, 32, 32, 3)
+    """
+    application = is_application(model_name)
     crop = keras.Input(crop_shape, name="crop")
     x = crop
     if stabilise and scaling != "range":
@@ -99,142 +138,88 @@ def build_normalisation(
         )
     elif scaling == "set":
         mean, spread = (pixels.root_mean, pixels.root_spread) if stabilise else (pixels.mean, pixels.spread)
-        x = keras.layers.Rescaling(1 / spread, offset=-mean / spread, name="per_set")(x)
+        x = _rescale(x, 1 / np.array(spread), -np.array(mean) / spread, name="per_set")
     elif scaling == "range":
-        scale = (255.0 if application else 1.0) / (pixels.high - pixels.low)
-        x = keras.layers.Rescaling(scale, offset=-pixels.low * scale, name="per_range")(x)
+        low, high = np.array(pixels.low), np.array(pixels.high)
+        scale = (255.0 if application else 1.0) / (high - low)
+        x = _rescale(x, scale, -low * scale, name="per_range")
     else:
         raise InputError(f"--scaling must be image, set or range. Received: {scaling}.")
     if application and scaling != "range":
         x = keras.layers.Rescaling(IMAGENET_SPREAD, offset=IMAGENET_MEAN, name="to_imagenet")(x)
     if im_size:
         x = keras.layers.Resizing(im_size, im_size, name="resize")(x)
-    if out_channels == 3 and crop_shape[2] == 1:
+    if stem == "rgb":
         x = keras.layers.Concatenate(name="gray_to_rgb")([x, x, x])
     if application:
-        x = application.preprocess_input(x)
+        x = _preprocess(x, model_name, stem)
     return keras.Model(crop, x, name="normalisation")
 
 
-def build_head(n_features: int, n_classes: int, hidden: int = 1024) -> keras.Model:
-    """Dense(`hidden`, relu), if any, and Dense(`n_classes`, softmax) on pooled features `(N, n_features)`."""
-    layers = [keras.Input((n_features,), name="features")]
-    if hidden:
-        layers.append(keras.layers.Dense(hidden, activation="relu", name="hidden"))
+def _preprocess(x, model_name: str, stem: str):
+    """The application's own scaling. An adapted stem gets it per channel, and its channels in their own order."""
+    if not is_adapted(stem):
+        return find_application(model_name).preprocess_input(x)
+    _, scale, offset = _measure_application(model_name)
+    adapted = (adapt_channels(values, x.shape[-1], stem) for values in (scale, offset))
+    return _rescale(x, *adapted, name=TO_STEM)
+
+
+def _measure_application(model_name: str) -> tuple:
+    return measure_preprocessing(find_application(model_name).preprocess_input)
+
+
+def _rescale(x, scale: np.ndarray, offset: np.ndarray, name: str):
+    return keras.layers.Rescaling(scale.tolist(), offset=offset.tolist(), name=name)(x)
+
+
+def build_head(
+    n_features: int,
+    n_classes: int,
+    hidden: int | Sequence[int] = (1024,),
+    dropout: float = 0.0,
+    several: bool = False,
+) -> keras.Model:
+    """Dense layers (`hidden` units, relu) and Dense(`n_classes`) on pooled features `(N, n_features)`.
+
+    Arguments as of `build_classifier`.
+
+    >>> [layer.name for layer in build_head(8, 3, hidden=(16, 4), dropout=0.5).layers]
+    ['hidden_dropout', 'hidden', 'hidden_2_dropout', 'hidden_2', 'probabilities_dropout', 'probabilities']
+    """
+    units = [n for n in ([hidden] if isinstance(hidden, int) else hidden) if n]
+    layers = []
+    for number, n in enumerate(units, start=1):
+        name = "hidden" if number == 1 else f"hidden_{number}"
+        layers.append(keras.layers.Dense(n, activation="relu", name=name))
+    activation = "sigmoid" if several else "softmax"
     # float32 whatever the policy: probabilities of 16 bits lose the small ones.
     layers.append(
         keras.layers.Dense(
-            n_classes, activation="softmax", kernel_initializer="he_normal", dtype="float32", name="probabilities"
+            n_classes, activation=activation, kernel_initializer="he_normal", dtype="float32", name="probabilities"
         )
     )
-    return keras.Sequential(layers, name="head")
+    if dropout:
+        pairs = ((keras.layers.Dropout(dropout, name=f"{layer.name}_dropout"), layer) for layer in layers)
+        layers = [layer for pair in pairs for layer in pair]
+    return keras.Sequential([keras.Input((n_features,), name="features"), *layers], name="head")
 
 
-def is_small_resnet(model_name: str) -> bool:
-    """Whether a name means a `ResNet{6n+2}` for small images rather than one of `keras.applications`.
-
-    >>> is_small_resnet("ResNet20"), is_small_resnet("ResNet50")
-    (True, False)
-    """
-    match = re.fullmatch(r"ResNet(\d+)", model_name)
-    if match is None or hasattr(keras.applications, model_name):
-        return False
-    return 8 <= int(match[1]) <= 1202 and int(match[1]) % 6 == 2  # 1202 layers are the paper's deepest
-
-
-def build_small_resnet(
-    input_shape: tuple[int, int, int], depth: int = 20, width: int = 16, stem_stride: int = 1
-) -> keras.Model:
-    """The residual net of 6n+2 layers for small images, with pooled features `(N, 4 * width)` as output.
-
-    Three stages of n blocks of two 3x3 convolutions with `width`, 2 `width` and 4 `width` filters, identity
-    shortcuts that are strided and padded with zero channels (option A) between stages. A `stem_stride` of 2 halves
-    the image at once, which the paper does not.
-
-    Source: He et al., Deep Residual Learning for Image Recognition, CVPR 2016, section 4.2.
-
-    >>> build_small_resnet((32, 32, 3), depth=20).count_params()  # 0.27 M without the classifier, as in table 6
-    270448
-    """
-    image = keras.Input(input_shape, name="image")
-    x = _conv_bn(image, width, stem_stride, name="conv1")
-    x = keras.layers.ReLU(name="conv1_relu")(x)
-    for stage in range(3):
-        for block in range((depth - 2) // 6):
-            strides = 2 if stage > 0 and block == 0 else 1
-            x = _basic_block(x, width * 2**stage, strides, name=f"conv{stage + 2}_block{block + 1}")
-    x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    return keras.Model(image, x, name="backbone")
-
-
-def _basic_block(x, filters: int, strides: int, name: str):
-    y = _conv_bn(x, filters, strides, name=f"{name}_1")
-    y = keras.layers.ReLU(name=f"{name}_1_relu")(y)
-    y = _conv_bn(y, filters, 1, name=f"{name}_2")
-    if strides > 1:
-        x = keras.layers.AveragePooling2D(1, strides=strides, name=f"{name}_0_stride")(x)
-        missing = filters - x.shape[-1]
-        x = keras.ops.pad(x, [[0, 0], [0, 0], [0, 0], [missing // 2, missing - missing // 2]])
-    x = keras.layers.Add(name=f"{name}_add")([x, y])
-    return keras.layers.ReLU(name=f"{name}_out")(x)
-
-
-def _conv_bn(x, filters: int, strides: int, name: str):
-    x = keras.layers.Conv2D(
-        filters, 3, strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
-    )(x)
-    # Keras' momentum of 0.99 wants hundreds of steps an epoch, which small sets do not have.
-    return keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
-
-
-def find_application(model_name: str) -> types.ModuleType:
-    """The module of `keras.applications` that has `model_name` and the `preprocess_input` its weights want.
-
-    Raises:
-        InputError: If there is none.
-
-    >>> find_application("ResNet50").__name__.split(".")[-1]
-    'resnet'
-    """
-    modules = [module for module in vars(keras.applications).values() if isinstance(module, types.ModuleType)]
-    for module in modules:
-        if callable(getattr(module, model_name, None)) and hasattr(module, "preprocess_input"):
-            return module
-    names = sorted({name for module in modules for name in vars(module) if name[:1].isupper()})
-    near = difflib.get_close_matches(model_name, ["ResNet20", *names], n=3) or ["ResNet20", "ResNet50"]
-    raise InputError(
-        f"--model_name {model_name} is no ResNet{{6n+2}} and not in keras.applications; is {' or '.join(near)} meant?"
-    )
-
-
-def _build_application(module: types.ModuleType, model_name: str, shape: tuple, weights: str) -> keras.Model:
-    try:
-        return getattr(module, model_name)(
-            include_top=False,
-            weights="imagenet" if weights == "imagenet" else None,
-            input_shape=shape,
-            pooling="avg",
-            name="backbone",
-        )
-    except Exception as error:  # Keras raises a bare Exception when a download fails
-        if "URL fetch failure" in str(error):
-            raise InputError(
-                f"--weights imagenet: the weights of {model_name} cannot be downloaded; put the file named at the end "
-                f"of {_url_in(str(error))} into ~/.keras/models, or give --weights FILE."
-            ) from error
-        raise InputError(f"--model_name {model_name} with images of {shape}: {error}") from error
-
-
-def _url_in(text: str) -> str:
-    return (re.search(r"https?://\S+", text) or ["its address"])[0].rstrip(":")
-
-
-def load_backbone_weights(backbone: keras.Model, path: str | Path) -> None:
-    """Loads weights into a backbone, all of them and no others.
+def load_backbone_weights(
+    backbone: keras.Model,
+    path: str | Path,
+    stem: str = "none",
+    order: Sequence[int] = NATURAL_ORDER,
+    build_rgb: Callable[[], keras.Model] | None = None,
+) -> None:
+    """Loads weights into a backbone, all of them and no others; with a `stem` also those of its RGB twin.
 
     Args:
         backbone: Model to load into.
         path: `.weights.h5` or `.h5` file of the backbone without top, or a `.keras` classifier of this package.
+        stem: What `resolve_stem` returns. Adapted stems are taken from RGB weights, unless the file's is adapted.
+        order: RGB channels that the inputs of the RGB twin are, as of `measure_preprocessing`.
+        build_rgb: Builds the RGB twin; wanted where a stem is to be adapted.
 
     Raises:
         InputError: If the file is missing or unreadable, or its arrays are not just those of the backbone.
@@ -242,20 +227,51 @@ def load_backbone_weights(backbone: keras.Model, path: str | Path) -> None:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"--weights: {path} is not there; give imagenet, none or the path of a weights file.")
-    wanted = collections.Counter(tuple(weight.shape) for weight in backbone.weights)
-    if path.suffix == ".keras":
-        source = load_model(path)
-        if "backbone" not in {layer.name for layer in source.layers}:
-            raise InputError(f"--weights: {path} has no part named backbone.")
-        arrays = source.get_layer("backbone").get_weights()
-        _check_same_shapes(path, wanted, collections.Counter(array.shape for array in arrays))
-        backbone.set_weights(arrays)
+    source = load_model(path) if path.suffix == ".keras" else None
+    found = _shapes_of(_part_of(source, "backbone", path)) if source else _shapes_in(path)
+    in_channels = backbone.input_shape[-1]
+    is_natural = source is not None and TO_STEM in _names_of(_part_of(source, "normalisation", path))
+    if is_adapted(stem) and (found != _shapes_of(backbone) or (in_channels == 3 and not is_natural)):
+        rgb = build_rgb()
+        _fill(rgb, path, source, found)
+        transplant(rgb, backbone, stem, order)
         return
-    _check_same_shapes(path, wanted, _shapes_in(path))
+    _fill(backbone, path, source, found)
+    if is_natural and in_channels == 3 and not is_adapted(stem):
+        kernel = find_stem(backbone).kernel
+        kernel.assign(kernel.numpy()[:, :, list(order)])
+
+
+def _fill(backbone: keras.Model, path: Path, source: keras.Model | None, found: collections.Counter) -> None:
+    wanted = _shapes_of(backbone)
+    if wanted != found:
+        missing, extra = wanted - found, found - wanted
+        raise InputError(
+            f"--weights: {path} does not fit the backbone: {missing.total()} arrays are missing "
+            f"(for instance of shape {next(iter(missing), '-')}), {extra.total()} are too many "
+            f"(for instance of shape {next(iter(extra), '-')})."
+        )
     try:
-        backbone.load_weights(path)
+        if source:
+            backbone.set_weights(source.get_layer("backbone").get_weights())
+        else:
+            backbone.load_weights(path)
     except Exception as error:
         raise InputError(f"--weights: {path} does not fit the backbone: {error}") from error
+
+
+def _part_of(model: keras.Model, name: str, path: Path) -> keras.Model:
+    if name not in _names_of(model):
+        raise InputError(f"--weights: {path} has no part named {name}.")
+    return model.get_layer(name)
+
+
+def _names_of(model: keras.Model) -> set[str]:
+    return {layer.name for layer in model.layers}
+
+
+def _shapes_of(model: keras.Model) -> collections.Counter:
+    return collections.Counter(tuple(weight.shape) for weight in model.weights)
 
 
 def _shapes_in(path: Path) -> collections.Counter:
@@ -273,69 +289,26 @@ def _shapes_in(path: Path) -> collections.Counter:
     return shapes
 
 
-def _check_same_shapes(path: Path, wanted: collections.Counter, found: collections.Counter) -> None:
-    if wanted != found:
-        missing, extra = wanted - found, found - wanted
-        raise InputError(
-            f"--weights: {path} does not fit the backbone: {missing.total()} arrays are missing "
-            f"(for instance of shape {next(iter(missing), '-')}), {extra.total()} are too many "
-            f"(for instance of shape {next(iter(extra), '-')})."
-        )
-
-
-def _stem_only(names: Sequence[str]) -> set[str]:
-    return {name for name in names if name.startswith("conv1_") or name in ("conv1", "stem_conv")}
-
-
-def _last_stage(names: Sequence[str]) -> set[str]:
-    stages = [match[0] for name in names if (match := re.match(r"(conv|stage|block)\d+(?=_)", name))]
-    if len(set(stages)) < 2:
-        raise InputError("--freeze last_stage: this backbone has no numbered stages; give the name of a layer.")
-    return set(names[names.index(next(name for name in names if name.startswith(stages[-1] + "_"))) :])
-
-
-# Which backbone layers are trained, from their names in order. The head always is.
-FREEZE_POLICIES: dict[str, Callable[[Sequence[str]], set[str]]] = {
-    "none": set,
-    "head_only": lambda names: set(),
-    "stem_head": _stem_only,
-    "last_stage": _last_stage,
-}
-
-
-def apply_freeze(model: keras.Model, policy: str) -> None:
-    """Sets which layers of a classifier are trained; compile afterwards.
+def load_head_weights(model: keras.Model, path: str | Path) -> bool:
+    """Loads the head of a `.keras` classifier into that of another, if the arrays of both are of the same shapes.
 
     Args:
         model: What `build_classifier` returns.
-        policy: A name in `FREEZE_POLICIES`, or that of the first backbone layer to train.
+        path: File of weights, of any kind.
+
+    Returns:
+        Whether they were loaded; else the head is left as it is, as it is for files that hold a backbone alone.
 
     Raises:
-        InputError: If it is neither.
-
-    >>> model = build_classifier((16, 16, 1), n_classes=3, model_name="ResNet8")
-    >>> apply_freeze(model, "head_only"); [w.path for w in model.trainable_weights][:2]
-    ['head/hidden/kernel', 'head/hidden/bias']
+        InputError: If the file is a `.keras` file that cannot be read or is no classifier of this package.
     """
-    backbone = model.get_layer("backbone")
-    names = [layer.name for layer in backbone.layers]
-    if policy in FREEZE_POLICIES:
-        trained = FREEZE_POLICIES[policy](names)
-    elif policy in names:
-        trained = set(names[names.index(policy) :])
-    else:
-        raise InputError(f"--freeze must be {', '.join(FREEZE_POLICIES)} or the name of a layer. Received: {policy}.")
-    if not trained and policy != "head_only":
-        raise InputError(f"--freeze {policy}: this backbone has no such layers; give the name of the first to train.")
-    backbone.trainable = True
-    for layer in backbone.layers:
-        layer.trainable = layer.name in trained
-
-
-def feature_extractor(model: keras.Model) -> keras.Model:
-    """The classifier without its head: raw crops `(N, H, W, C)` to pooled features `(N, F)`."""
-    crop = keras.Input(model.input_shape[1:], name="crop")
-    return keras.Model(crop, model.get_layer("backbone")(model.get_layer("normalisation")(crop)), name="features")
+    if Path(path).suffix != ".keras":
+        return False
+    head, theirs = model.get_layer("head"), _part_of(load_model(path), "head", Path(path))
+    if [weight.shape for weight in head.weights] != [weight.shape for weight in theirs.weights]:
+        return False
+    head.set_weights(theirs.get_weights())
+    return True
 
 
 def load_model(path: str | Path) -> keras.Model:
@@ -350,3 +323,9 @@ def load_model(path: str | Path) -> keras.Model:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         raise InputError(f"{path} is not a Keras model that can be loaded: {error}") from error
+
+
+def feature_extractor(model: keras.Model) -> keras.Model:
+    """The classifier without its head: raw crops `(N, H, W, C)` to pooled features `(N, F)`."""
+    crop = keras.Input(model.input_shape[1:], name="crop")
+    return keras.Model(crop, model.get_layer("backbone")(model.get_layer("normalisation")(crop)), name="features")

@@ -14,14 +14,15 @@ from pathlib import Path
 import lazy_loader as lazy
 import numpy as np
 
+from resnet_zclass.channels import read_channels
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_file
-from resnet_zclass.images import read_pages
 from resnet_zclass.progress import track
+from resnet_zclass.resize import resize_images
 
 h5py = lazy.load("h5py")
 
-PACK_FORMAT = 1
+PACK_FORMAT = 2
 MAX_IN_MEMORY_BYTES = 2 * 2**30  # a larger pack is read from disk batch by batch
 
 
@@ -56,35 +57,43 @@ class Subset:
         return self._crops[self._indices[indices]]
 
 
-def pack_images(path: Path, files: Sequence[str]) -> Path:
+def pack_images(
+    path: Path, images: Sequence[Sequence[str]], size_px: int | None = None, always: bool = False, name: str = ""
+) -> Path:
     """Makes the HDF5 pack of image files unless one of just these files is there.
 
     Args:
         path: Folder of the set.
-        files: Paths of the images, relative to `path`.
+        images: Files of every image, one per channel, relative to `path`.
+        size_px: Side to which images are brought as they are packed, all of them, as soon as one is larger or has
+            another size than the first; None packs them as they are.
+        always: Bring every image to `size_px`, also where all are smaller.
+        name: Added to the name of the pack, so that packs of different channels lie beside each other.
 
     Returns:
         Path of the pack: beside the folder, or in the system's temporary folder where that cannot be written to.
 
     Raises:
-        InputError: If an image cannot be read, or its size, channels or bit depth differ from the first one's.
+        InputError: If an image cannot be read, or its size (unless `size_px`), channels or bit depth differ from the
+            first one's.
     """
-    stats = [(path / file).stat() for file in files]
-    listing = "\n".join(f"{f}|{s.st_size}|{s.st_mtime_ns}" for f, s in zip(files, stats, strict=True))
-    key = hashlib.sha256(f"{PACK_FORMAT}\n{listing}".encode()).hexdigest()
+    stats = [(file, (path / file).stat()) for files in images for file in files]
+    listing = "\n".join(f"{file}|{s.st_size}|{s.st_mtime_ns}" for file, s in stats)
+    shape = f"{len(images[0])} {size_px} {always}"
+    key = hashlib.sha256(f"{PACK_FORMAT}\n{shape}\n{listing}".encode()).hexdigest()
     absolute = path.absolute()
-    beside = absolute.with_name(f"{absolute.name}.packed.h5")
+    beside = absolute.with_name(f"{absolute.name}{name}{f'.{size_px}px' if size_px else ''}.packed.h5")
     elsewhere = Path(tempfile.gettempdir()) / f"resnet_zclass-{key[:16]}.packed.h5"
     for pack_path in (beside, elsewhere):
         if _pack_key(pack_path) == key:
             return pack_path
     try:
-        _write_pack(beside, key, path, files)
+        _write_pack(beside, key, path, images, size_px, always)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         print(f"{beside.parent} cannot be written to: the packed images go to {elsewhere}.")
-        _write_pack(elsewhere, key, path, files)
+        _write_pack(elsewhere, key, path, images, size_px, always)
         return elsewhere
     return beside
 
@@ -99,10 +108,28 @@ def _pack_key(pack_path: Path) -> str | None:
         return None
 
 
-def _write_pack(pack_path: Path, key: str, path: Path, files: Sequence[str]) -> None:
+class _SizesDiffer(Exception):  # noqa: N818 - no error: the pack is begun again
+    """An image is larger than asked for or differs from the first."""
+
+
+def _write_pack(
+    pack_path: Path, key: str, path: Path, images: Sequence[Sequence[str]], size_px: int | None, always: bool
+) -> None:
+    try:
+        _write_pages(pack_path, key, path, images, size_px, always)
+    except _SizesDiffer as differ:
+        print(f"{path / str(differ)} is larger than --im_size {size_px} or unlike the rest; all are brought to it.")
+        _write_pages(pack_path, key, path, images, size_px, resize=True)
+
+
+def _write_pages(
+    pack_path: Path, key: str, path: Path, images: Sequence[Sequence[str]], size_px: int | None, resize: bool
+) -> None:
     with whole_file(pack_path) as partial, h5py.File(partial, "w") as pack:
         n_pages, data = [], None
-        for file, pages in _read_all(path, files):
+        for file, pages in _read_all(path, images, size_px if resize else None):
+            if size_px and not resize and (max(pages.shape[1:3]) > size_px or _is_unlike(data, pages)):
+                raise _SizesDiffer(file)
             if data is None:
                 # Chunks of whole images, 64 kB or one: batches are read image by image.
                 chunk = max(1, 2**16 // max(pages[:1].nbytes, 1))
@@ -117,29 +144,45 @@ def _write_pack(pack_path: Path, key: str, path: Path, files: Sequence[str]) -> 
             n_pages.append(len(pages))
         pack["n_pages"] = n_pages
         pack.attrs["key"] = key
+        pack.attrs["resized"] = resize
 
 
-def _read_all(path: Path, files: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Pages `(n, H, W, C)` of every file in turn, read ahead by threads."""
+def _read_all(
+    path: Path, images: Sequence[Sequence[str]], size_px: int | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """First file and pages `(n, H, W, C)` of every image in turn, read ahead by threads."""
+
+    def read(files: Sequence[str]) -> np.ndarray:
+        pages = read_channels([path / file for file in files])
+        return resize_images(pages, size_px) if size_px else pages
+
     with ThreadPoolExecutor(max_workers=4) as pool:
-        for start in track(range(0, len(files), 16), "packing images"):
-            chunk = files[start : start + 16]
-            for file, pages in zip(chunk, pool.map(lambda file: read_pages(path / file), chunk), strict=True):
-                yield file, pages if pages.ndim == 4 else pages[..., None]
+        for start in track(range(0, len(images), 16), "packing images"):
+            chunk = images[start : start + 16]
+            for files, pages in zip(chunk, pool.map(read, chunk), strict=True):
+                yield files[0], pages
+
+
+def _is_unlike(data, pages: np.ndarray) -> bool:
+    return data is not None and pages.shape[1:3] != data.shape[1:3]
 
 
 def _check_alike(path: Path, first_file: str, data, file: str, pages: np.ndarray) -> None:
     if pages.shape[1:] != data.shape[1:] or pages.dtype != data.dtype:
+        remedy = "; --im_size brings them to one size" if _is_unlike(data, pages) else ""
         raise InputError(
-            f"{path / file}: images of a set share size, channels and bit depth. "
+            f"{path / file}: images of a set share size, channels and bit depth{remedy}. "
             f"Received: {pages.shape[1:]} {pages.dtype} here, {data.shape[1:]} {data.dtype} in {first_file}."
         )
 
 
-def open_pack(pack_path: Path) -> tuple[np.ndarray, np.ndarray | PackedCrops]:
-    """Returns the number of pages of every file in a pack, int array, and the crops `(N, H, W, C)` of all of them."""
+def open_pack(pack_path: Path) -> tuple[np.ndarray, np.ndarray | PackedCrops, bool]:
+    """Returns the number of pages of every image in a pack, int array, and the crops `(N, H, W, C)` of all of them.
+
+    The last of the three is whether images were brought to another size as they were packed.
+    """
     with h5py.File(pack_path, "r") as pack:
-        n_pages = pack["n_pages"][:]
+        n_pages, resized = pack["n_pages"][:], bool(pack.attrs["resized"])
         in_memory = pack["crops"].nbytes <= MAX_IN_MEMORY_BYTES
         crops = pack["crops"][:] if in_memory else None
-    return n_pages, crops if in_memory else PackedCrops(pack_path)
+    return n_pages, crops if in_memory else PackedCrops(pack_path), resized

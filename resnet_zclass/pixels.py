@@ -4,13 +4,17 @@ import dataclasses
 
 import numpy as np
 
+MAX_SAMPLE_BYTES = 2**28  # of the sample as float32
+
 
 @dataclasses.dataclass(frozen=True)
 class Pixels:
     """Statistics of the pixels of a training set, in camera counts.
 
+    All but the offset are tuples of one float per channel; those of one float stand for every channel.
+
     Attributes:
-        offset: What the camera says without light, or the darkest pixels there are.
+        offset: What the camera says without light, or the darkest pixels there are; of all channels together.
         low: Value that stands for black: 0 of 8-bit images, else the 0.1 percentile.
         high: Value that stands for white: 255 of 8-bit images, else the 99.9 percentile.
         mean: Mean.
@@ -20,32 +24,47 @@ class Pixels:
     """
 
     offset: float = 0.0
-    low: float = 0.0
-    high: float = 255.0
-    mean: float = 0.0
-    spread: float = 1.0
-    root_mean: float = 0.0
-    root_spread: float = 1.0
+    low: tuple[float, ...] = (0.0,)
+    high: tuple[float, ...] = (255.0,)
+    mean: tuple[float, ...] = (0.0,)
+    spread: tuple[float, ...] = (1.0,)
+    root_mean: tuple[float, ...] = (0.0,)
+    root_spread: tuple[float, ...] = (1.0,)
+
+    @property
+    def is_dark(self) -> bool:
+        """Whether no pixel of any channel lies above the offset.
+
+        >>> Pixels(root_mean=(0.0, 0.1)).is_dark
+        False
+        """
+        return not any(self.root_mean)
 
 
 def measure_pixels(crops, offset: float | None = None, n_sampled: int = 2000) -> Pixels:
-    """Measures the pixels of crops.
+    """Measures the pixels of crops, every channel by itself.
 
     Args:
-        crops: Array `(N, H, W, C)`, or anything indexed like it by an int array.
-        offset: Camera counts without light, if known; else the 0.1 percentile is taken for it.
-        n_sampled: Number of crops looked at, evenly spaced.
+        crops: Array `(N, H, W, C)`, or anything indexed like it by an int array that has its `shape`.
+        offset: Camera counts without light, if known; else the 0.1 percentile of all channels is taken for it.
+        n_sampled: Number of crops looked at, evenly spaced; fewer where they would take more than 256 MiB.
 
-    >>> measure_pixels(np.full((2, 4, 4, 1), 109, "uint16"), offset=100.0).root_mean
-    3.0
+    >>> pixels = measure_pixels(np.full((2, 4, 4, 2), [109, 125], "uint16"), offset=100.0)
+    >>> pixels.mean, pixels.root_mean
+    ((109.0, 125.0), (3.0, 5.0))
     """
+    n_sampled = max(1, min(n_sampled, MAX_SAMPLE_BYTES // (4 * int(np.prod(crops.shape[1:])))))
     sample = crops[np.unique(np.linspace(0, len(crops) - 1, n_sampled).astype(int))]
-    darkest, brightest = (float(value) for value in np.percentile(sample, [0.1, 99.9]))
-    offset = darkest if offset is None else offset
-    low, high = (0.0, 255.0) if sample.dtype == np.uint8 else (darkest, max(brightest, darkest + 1e-6))
+    offset = float(np.percentile(sample, 0.1)) if offset is None else offset
+    columns = [_measure_channel(sample[..., channel], offset) for channel in range(sample.shape[-1])]
+    return Pixels(offset, *zip(*columns, strict=True))
+
+
+def _measure_channel(sample: np.ndarray, offset: float) -> tuple[float, ...]:
+    """`low, high, mean, spread, root_mean, root_spread` of one channel."""
+    low, high = (0.0, 255.0) if sample.dtype == np.uint8 else _find_range(sample)
     roots = stabilise_variance(sample, offset)
-    return Pixels(
-        offset,
+    return (
         low,
         high,
         float(sample.mean(dtype=np.float64)),
@@ -53,6 +72,15 @@ def measure_pixels(crops, offset: float | None = None, n_sampled: int = 2000) ->
         float(roots.mean(dtype=np.float64)),
         float(roots.std(dtype=np.float64)) or 1.0,
     )
+
+
+def _find_range(sample: np.ndarray) -> tuple[float, float]:
+    darkest, brightest = (float(value) for value in np.percentile(sample, [0.1, 99.9]))
+    if brightest > darkest:
+        return darkest, brightest
+    # Few pixels of a sparse channel are lit, none of an empty one: neither may make single counts enormous.
+    brightest = float(sample.max())
+    return darkest, brightest if brightest > darkest else darkest + 1.0
 
 
 def stabilise_variance(crops: np.ndarray, offset: float) -> np.ndarray:

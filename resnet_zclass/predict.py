@@ -10,12 +10,17 @@ import lazy_loader as lazy
 import numpy as np
 
 import resnet_zclass as rz
+from resnet_zclass import metrics
+from resnet_zclass.channels import group_channels, read_channels
 from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import check_output, whole_file
-from resnet_zclass.images import list_images, read_pages
-from resnet_zclass.opts import PredictOptions, require
+from resnet_zclass.images import list_images
+from resnet_zclass.loader import Dataset
+from resnet_zclass.options import PredictOptions
+from resnet_zclass.opts import require
 from resnet_zclass.progress import track
+from resnet_zclass.resize import resize_images
 from resnet_zclass.runs import Run, read_run
 
 if TYPE_CHECKING:
@@ -60,14 +65,16 @@ def predict_files(
     Raises:
         InputError: If an input is missing, unreadable, smaller than a crop, of other channels, or holds no bead.
     """
-    paths = [path for name in inputs for path in list_images(name, recursive=True)]
+    paths = dict.fromkeys(path for name in inputs for path in list_images(name, recursive=True))
+    images = group_channels(list(paths), run.options.channels)
     positions = rz.beads.read_spots(spots) if spots else None
     model = run.load_model()
     rows, crops = [], []
-    for path in track(paths, "reading"):
-        for row, crop in cut_file(path, model.input_shape[1:], positions):
-            run.check_crops(crop.dtype, path)
-            rows.append(row)
+    for image, files in track(list(images.items()), "reading"):
+        named = {"id": image.stem if len(files) == 1 else image.name} if run.thresholds is not None else {}
+        for row, crop in cut_file(files, model.input_shape[1:], positions, run.resized):
+            run.check_crops(crop.dtype, files[0])
+            rows.append(row | named)
             crops.append(crop)
     if not rows:
         raise InputError(f"no bead was found in {', '.join(map(str, inputs))}; give their positions with --spots.")
@@ -100,22 +107,30 @@ def predict_probabilities(model: "keras.Model", crops: np.ndarray, batch_size: i
 
 
 def cut_file(
-    path: Path, crop_shape: tuple[int, int, int], spots: "pd.DataFrame | None" = None
+    files: Sequence[Path],
+    crop_shape: tuple[int, int, int],
+    spots: "pd.DataFrame | None" = None,
+    resized: bool = False,
 ) -> Iterator[tuple[dict, np.ndarray]]:
-    """Yields `(row, crop)` for every page or bead of an image file.
+    """Yields `(row, crop)` for every page or bead of an image.
 
     Args:
-        path: Image or multi-page TIFF.
+        files: Its image file or multi-page TIFF, or one for each channel.
         crop_shape: `(H, W, C)` of a crop.
         spots: Table of `y,x` in pixels, and `frame` if they differ from page to page. Without it, pages of the size
             of a crop are taken whole and beads are found in larger ones.
+        resized: Whether whole pages are brought to the size of a crop instead.
 
     Raises:
         InputError: If pages are smaller than a crop or of other channels, or spots lie too near the border.
     """
+    path = files[0]
     height, width, channels = crop_shape
-    pages = read_pages(path)
-    pages = pages if pages.ndim == 4 else pages[..., None]
+    pages = read_channels(files)
+    if resized and spots is not None:
+        raise InputError("--spots: the run was trained on whole images that were made smaller, not on crops.")
+    if resized:
+        pages = resize_images(pages, height)
     if pages.shape[3] != channels:
         raise InputError(f"{path} has {pages.shape[3]} channels; the run was trained on {channels}.")
     if pages.shape[1] < height or pages.shape[2] < width:
@@ -152,16 +167,34 @@ def _cut_page(
 
 
 def build_table(run: Run, rows: list[dict], probabilities: np.ndarray) -> "pd.DataFrame":
-    """The table of predictions: one row per crop, in the columns of the prediction file."""
-    best = probabilities.argmax(axis=1)
+    """The table of predictions: one row per crop, in the columns of the prediction file.
+
+    With several labels per image, `label` holds all classes whose probability reaches their threshold, divided by
+    `;`, and the last column, `target`, their numbers as in a table `Id,Target`.
+    """
+    names, numbers = np.asarray(run.class_names), run.classes.LabelInteger.astype(str).to_numpy()
     table = pd.DataFrame(rows)
-    table.insert(2, "label", np.asarray(run.class_names)[best])
+    if run.thresholds is None:
+        labels = names[probabilities.argmax(axis=1)]
+    else:
+        decided = metrics.decide(probabilities, run.thresholds)
+        labels = [";".join(names[row]) for row in decided]
+        table["target"] = [" ".join(numbers[row]) for row in decided]
+    table.insert(2, "label", labels)
     table.insert(3, "probability", probabilities.max(axis=1))
     z_um, z_um_sd = decode_z(probabilities, run.z_um) if run.z_um is not None else (np.nan, np.nan)
     table.insert(4, "z_um", z_um)
     table.insert(5, "z_um_sd", z_um_sd)
-    of_classes = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in run.class_names])
+    of_classes = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in names])
     return pd.concat([table.iloc[:, :6], of_classes, table.iloc[:, 6:]], axis=1)
+
+
+def name_labels(data: Dataset) -> np.ndarray:
+    """The true labels of a set's crops in words, as `build_table` writes predicted ones; array `(N,)`."""
+    if not data.several:
+        return data.items.label.to_numpy()
+    names = data.classes.set_index("LabelInteger").LabelText
+    return np.array([";".join(names[int(word)] for word in label.split()) for label in data.items.label])
 
 
 def decode_z(probabilities: np.ndarray, z_um: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

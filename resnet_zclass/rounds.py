@@ -9,10 +9,13 @@ import numpy as np
 
 from resnet_zclass.backend import has_gpu, keras
 from resnet_zclass.batches import ordered_batches, training_batches
+from resnet_zclass.callbacks import ValidationScores
 from resnet_zclass.errors import InputError
+from resnet_zclass.losses import build_loss
 from resnet_zclass.models import feature_extractor
 from resnet_zclass.pack import Subset
 from resnet_zclass.runs import ROUND_FOLDERS
+from resnet_zclass.schedules import plan_rates
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -99,16 +102,13 @@ def fit_round(
     inputs: np.ndarray | Subset,
     targets: np.ndarray,
     val_set: tuple[np.ndarray, np.ndarray] | None,
-    augment: Augment | None,
     round_: Round,
     build_callbacks: Callable[..., list],
-    batch_size: int,
-    optimizer: str,
-    schedule: str,
-    lr_decay: float,
-    patience: int,
-    monitor: str,
-    seed: int,
+    fit: dict[str, Any],
+    several: bool = False,
+    augment: Augment | None = None,
+    mix: Callable | None = None,
+    weigh: Callable | None = None,
 ) -> None:
     """Compiles and fits one round.
 
@@ -117,41 +117,64 @@ def fit_round(
         inputs: Training crops `(N, H, W, C)` or features `(N, F)`.
         targets: Float array `(N, K)`.
         val_set: Validation inputs and targets.
-        augment: Applied to every training batch, if given.
         round_: What to do.
-        build_callbacks: Called with `monitor, patience, schedule, learning_rate, epochs, lr_decay`.
-        batch_size: Inputs per step.
-        optimizer: A Keras optimizer's name.
-        schedule: `"plateau"`, `"smooth"` or `"cosine"`.
-        lr_decay: Factor per epoch of the smooth one.
-        patience: Epochs without a better monitor before the end.
-        monitor: What is watched.
-        seed: Seed of order and augmentation.
+        build_callbacks: Called with `monitor, patience, rates, floor, validation`.
+        fit: `batch_size, optimizer, loss, focal_gamma, patience, monitor, seed` of every round, and the `schedule` of
+            its learning rate with `lr_decay, cycle_epochs, min_learning_rate, warmup_epochs`.
+        several: Whether images have several labels.
+        augment: Applied to every training batch, if given.
+        mix: Applied to batch and targets then.
+        weigh: Gives the weight of each image in the loss from its targets.
     """
-    model.compile(
-        optimizer=build_optimizer(optimizer, round_.learning_rate),
-        loss="categorical_crossentropy",
-        metrics=["accuracy"],
+    loss = build_loss(fit["loss"], several, fit["focal_gamma"])
+    # A shell around the same layers is compiled, so that the model itself is saved without loss and optimizer.
+    fitted = keras.Model(model.inputs, model.outputs)
+    f1 = keras.metrics.F1Score(average="micro", threshold=0.5, name="micro_f1")
+    fitted.compile(
+        optimizer=build_optimizer(fit["optimizer"], round_.learning_rate),
+        loss=loss,
+        metrics=[f1] if several else ["accuracy"],
         jit_compile="auto" if has_gpu() else False,  # on CPUs XLA's convolutions are the slower ones
     )
-    batches, steps = training_batches(inputs, targets, batch_size, seed, augment)
+    batches, steps = training_batches(inputs, targets, fit["batch_size"], fit["seed"], augment, mix, weigh)
+    validation = None
+    if val_set:
+        val_batches = ordered_batches(*val_set, fit["batch_size"])
+        validation = ValidationScores(val_batches, val_set[1], loss, several, fit["batch_size"])
     callbacks = build_callbacks(
-        monitor=monitor,
-        patience=patience,
-        schedule=schedule,
-        learning_rate=round_.learning_rate,
-        epochs=round_.epochs,
-        lr_decay=lr_decay,
+        monitor=fit["monitor"],
+        patience=fit["patience"],
+        rates=plan_round_rates(round_, fit),
+        floor=fit["min_learning_rate"],
+        validation=validation,
     )
-    model.fit(
+    fitted.fit(
         batches,
         steps_per_epoch=steps,
         epochs=round_.epochs,
-        validation_data=ordered_batches(*val_set, batch_size) if val_set else None,
         callbacks=callbacks,
         shuffle=False,  # the batches come shuffled
         verbose=_verbosity(),
     )
+
+
+def plan_round_rates(round_: Round, fit: dict[str, Any]) -> Callable[[int], float] | None:
+    """The learning rate of a round as a function of the epoch; None with the schedule plateau."""
+    return plan_rates(
+        fit["schedule"],
+        round_.learning_rate,
+        round_.epochs,
+        lr_decay=fit["lr_decay"],
+        floor=fit["min_learning_rate"],
+        cycle_epochs=fit["cycle_epochs"],
+        warmup_epochs=fit["warmup_epochs"],
+    )
+
+
+def list_rates(round_: Round, fit: dict[str, Any]) -> list[float]:
+    """The planned learning rate of every epoch of a round; empty with the schedule plateau."""
+    rates = plan_round_rates(round_, fit)
+    return [] if rates is None else [rates(epoch) for epoch in range(round_.epochs)]
 
 
 def build_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:

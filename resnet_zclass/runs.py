@@ -4,14 +4,17 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lazy_loader as lazy
 import numpy as np
 
 from resnet_zclass.errors import InputError
-from resnet_zclass.loader import SPLITS, Dataset
-from resnet_zclass.opts import TrainOptions, load_options, save_options
+from resnet_zclass.files import whole_file
+from resnet_zclass.loader import Dataset, read_dataset
+from resnet_zclass.options import TrainOptions
+from resnet_zclass.opts import load_options, pick, save_options
+from resnet_zclass.splits import SPLITS
 
 if TYPE_CHECKING:
     import keras
@@ -22,6 +25,7 @@ MODEL_FILE = "model.keras"
 SPLIT_FILE = "split.csv"  # which images the run was trained, validated and is to be tested on
 CROPS_FILE = "crops.json"  # what its crops are like
 FOLDS_FILE = "folds.json"
+CLASS_COLUMNS = ("LabelText", "LabelInteger", "z_um")
 ROUND_FOLDERS = ("origin_model", "fine_tune_model")  # round 1, round 2
 
 
@@ -32,12 +36,19 @@ class Run:
     Attributes:
         path: Its folder.
         options: What it was trained with.
-        classes: Table of `LabelText`, `LabelInteger`, `z_um`, in the order of the network's outputs.
+        classes: Table of `LabelText`, `LabelInteger`, `z_um`, in the order of the network's outputs; with several
+            labels per image also `threshold`.
+        dtype: Bit depth of its crops.
+        crop_shape: `(H, W, C)` of its crops.
+        resized: Whether images are brought to that size, rather than have it.
     """
 
     path: Path
     options: TrainOptions
     classes: "pd.DataFrame"
+    dtype: str
+    crop_shape: tuple[int, int, int]
+    resized: bool
 
     @property
     def class_names(self) -> list[str]:
@@ -49,6 +60,22 @@ class Run:
         """The z of every class in um, float array `(K,)`; None if classes are no planes or the step is unknown."""
         z_um = self.classes.z_um.to_numpy(float)
         return None if np.isnan(z_um).any() else z_um
+
+    @property
+    def thresholds(self) -> np.ndarray | None:
+        """Probability from which a class is predicted, float array `(K,)`; None where images have one label."""
+        return self.classes.threshold.to_numpy(float) if "threshold" in self.classes else None
+
+    def read_set(self, data_path: str | Path) -> Dataset:
+        """Reads another set as the run's own was read: channels, size, label table; all of it is test if unsplit."""
+        changes = {"fractions": (0.0, 0.0, 1.0), "label_table": "", "size_px": None}
+        if self.resized:
+            changes |= {"size_px": self.crop_shape[0], "always_resize": True}
+        return read_dataset(data_path, **(choose_reading(self.options) | changes))
+
+    def read_own_set(self) -> Dataset:
+        """Reads the set that the run was trained on, split as it was then."""
+        return self.restore_split(read_dataset(self.options.data_path, **choose_reading(self.options)))
 
     def load_model(self) -> "keras.Model":
         """Loads the run's `model.keras`: raw crops `(N, H, W, C)` in, probabilities `(N, K)` out."""
@@ -82,9 +109,10 @@ class Run:
 
     def check_crops(self, dtype: np.dtype, name: str | Path) -> None:
         """Raises `InputError` if crops of another bit depth than the run's come from `name`."""
-        trained = json.loads((self.path / CROPS_FILE).read_text())["dtype"]
-        if np.dtype(dtype).name != trained:
-            raise InputError(f"{name} is {np.dtype(dtype).name}; the run was trained on {trained} and reads no other.")
+        if np.dtype(dtype).name != self.dtype:
+            raise InputError(
+                f"{name} is {np.dtype(dtype).name}; the run was trained on {self.dtype} and reads no other."
+            )
 
 
 def read_run(path: str | Path) -> Run:
@@ -101,12 +129,26 @@ def read_run(path: str | Path) -> Run:
             raise InputError(f"{path} has no {name}; --load_logs_path wants the folder of a finished run.")
     try:
         classes = pd.read_csv(path / "classes.csv", dtype={"LabelText": str})
-        classes = classes[["LabelText", "LabelInteger", "z_um"]].astype({"LabelInteger": int, "z_um": float})
+        columns = [*CLASS_COLUMNS, *(["threshold"] if "threshold" in classes else [])]
+        classes = classes[columns].astype({"LabelInteger": int, "z_um": float})
+        if "threshold" in classes and not classes.threshold.astype(float).between(0, 1).all():
+            raise ValueError("a threshold does not lie in 0..1")
     except (KeyError, ValueError) as error:
-        raise InputError(f"{path / 'classes.csv'} is not a table of LabelText, LabelInteger, z_um: {error}") from error
+        raise InputError(f"{path / 'classes.csv'} is not a table of {', '.join(CLASS_COLUMNS)}: {error}") from error
     if classes.LabelText.isna().any() or classes.LabelText.duplicated().any():
         raise InputError(f"{path / 'classes.csv'} is damaged: LabelText is empty or stands twice.")
-    return Run(path, load_options("train", path / "opts.toml"), classes)
+    try:
+        facts = json.loads((path / CROPS_FILE).read_text())
+        crop_shape, resized = tuple(map(int, facts["crop_shape"])), bool(facts.get("resized", False))
+        return Run(path, load_options("train", path / "opts.toml"), classes, facts["dtype"], crop_shape, resized)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path / CROPS_FILE} is damaged: {error}") from error
+
+
+def choose_reading(options: TrainOptions) -> dict[str, Any]:
+    """The options that say how a set is read, as the keywords of `loader.read_dataset`."""
+    same = ("channels", "label_table", "class_names", "num_class", "group", "group_regex", "fractions", "seed")
+    return pick(options, *same) | {"size_px": options.im_size}
 
 
 def name_run(save_logs_path: str, run_name: str) -> Path:
@@ -150,7 +192,16 @@ def start_run(path: Path, options: TrainOptions, data: Dataset, is_fold: bool = 
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     save_options(path / "opts.toml", options)
-    data.classes[["LabelText", "LabelInteger", "z_um"]].to_csv(path / "classes.csv", index=False)
+    write_classes(path, data)
     data.items[["file", "page", "group", "split"]].to_csv(path / SPLIT_FILE, index=False)
-    facts = {"dtype": data.crops.dtype.name, "crop_shape": list(data.crops.shape[1:])}
+    facts = {"dtype": data.crops.dtype.name, "crop_shape": list(data.crops.shape[1:]), "resized": data.resized}
     (path / CROPS_FILE).write_text(json.dumps(facts) + "\n")
+
+
+def write_classes(path: Path, data: Dataset, thresholds: np.ndarray | None = None) -> None:
+    """Writes the classes of a run; with several labels per image also `thresholds` `(K,)`, 0.5 until they are known."""
+    classes = data.classes[list(CLASS_COLUMNS)]
+    if data.several:
+        classes = classes.assign(threshold=0.5 if thresholds is None else thresholds)
+    with whole_file(path / "classes.csv") as partial:
+        classes.to_csv(partial, index=False)

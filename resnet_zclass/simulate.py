@@ -22,11 +22,12 @@ from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
 from resnet_zclass.fields import check_fields, write_fields
 from resnet_zclass.files import check_replaceable, whole_folder
-from resnet_zclass.loader import SPLITS, split_by_group, write_dataset
+from resnet_zclass.loader import write_dataset
 from resnet_zclass.optics import Optics, Spectra, compute_spectra, draw_images, parse_aberrations
-from resnet_zclass.opts import SimulateOptions
+from resnet_zclass.options import SimulateOptions
 from resnet_zclass.ranges import check_range
 from resnet_zclass.scene import RECORD_NAME, Scene, draw_beads, is_recorded, write_record
+from resnet_zclass.splits import SPLITS, split_by_group
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from resnet_zclass.loader import split_by_group, write_dataset
+from resnet_zclass.loader import write_dataset
+from resnet_zclass.splits import split_by_group
 
 
 def draw_crops(n_classes: int = 3, n_per_class: int = 20, side_px: int = 16, seed: int = 0):

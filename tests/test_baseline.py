@@ -2,8 +2,12 @@ import numpy as np
 import pytest
 from drawn import draw_crops
 
-from resnet_zclass.baseline import predict_baseline
+from resnet_zclass.baseline import fit_baseline
 from resnet_zclass.pixels import measure_pixels, stabilise_variance
+
+
+def predict_baseline(crops, truth, others, n_classes):
+    return fit_baseline(crops, truth, n_classes)(others)
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +62,18 @@ def test_the_root_of_poisson_counts_has_even_noise():
 def test_the_offset_is_that_of_the_darkest_pixels():
     crops = 100 + np.random.default_rng(0).poisson(20, (50, 16, 16, 1))
     assert 105 <= measure_pixels(crops.astype("uint16")).offset <= 112
+
+
+def test_several_labels_are_told_one_by_one(halves):
+    crops, labels, others, truth = halves
+    targets, wanted = (np.stack([of > 0, of > 2, of < 0], axis=1).astype("float32") for of in (labels, truth))
+    probabilities = predict_baseline(crops, targets, others, 3)
+    assert ((probabilities > 0.5) == wanted).mean() > 0.9
+    assert not probabilities[:, 2].any()  # a class that no image has
+
+
+def test_crops_are_read_part_by_part_with_the_same_result(halves, monkeypatch):
+    crops, labels, others, _ = halves
+    whole = predict_baseline(crops, labels, others, 4)
+    monkeypatch.setattr("resnet_zclass.baseline.MAX_BYTES", 4096)
+    np.testing.assert_allclose(predict_baseline(crops, labels, others, 4), whole, atol=1e-9)

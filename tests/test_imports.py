@@ -8,19 +8,19 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "resnet_zclass"
 
 ROWS = (
-    ("errors", "backend", "metrics", "pixels", "progress"),
-    ("ranges",),
-    ("files", "opts", "augment", "chunks", "focus", "blobs", "camera"),
-    ("command", "figures", "images", "optics", "batches", "baseline"),
-    ("pack", "beads", "scene"),
-    ("loader", "models", "callbacks", "ceiling"),
-    ("runs", "crops", "fields"),
-    ("simulate", "make_dataset", "predict", "rounds"),
-    ("evaluate",),
+    ("errors", "options", "backend", "metrics", "pixels", "progress", "resize", "focus", "blobs"),
+    ("ranges", "files", "groups", "splits", "imbalance", "labels", "schedules", "stems", "warp", "losses", "freezing",
+     "batches", "chunks", "images", "beads", "camera", "optics"),
+    ("opts", "augment", "mixing", "channels", "figures", "backbones", "scene", "ceiling", "crops"),
+    ("command", "gallery", "live", "models", "pack", "tree", "fields"),
+    ("baseline", "callbacks", "loader", "gather"),
+    ("runs", "preview", "simulate", "make_dataset"),
+    ("predict", "rounds"),
+    ("evaluate", "prepare"),
     ("folds",),
     ("train",),
     ("__main__",),
-)
+)  # fmt: skip
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 

@@ -9,7 +9,7 @@ from drawn import draw_crops, write_drawn_set
 
 from resnet_zclass import pack
 from resnet_zclass.errors import InputError
-from resnet_zclass.loader import read_dataset, split_by_group, split_in_folds
+from resnet_zclass.loader import read_dataset
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_changed_image_is_noticed_and_packed_again(tmp_path):
 
 def test_an_unchanged_set_is_not_decoded_again(drawn_set, monkeypatch):
     read_dataset(drawn_set)
-    monkeypatch.setattr(pack, "read_pages", lambda path: pytest.fail(f"read {path}"))
+    monkeypatch.setattr(pack, "read_channels", lambda paths: pytest.fail(f"read {paths}"))
     assert len(read_dataset(drawn_set).crops) == 60
 
 
@@ -113,70 +113,6 @@ def test_a_set_larger_than_memory_reads_the_same(drawn_set, monkeypatch):
     some = np.array([7, 3, 3, 59, 0])
     np.testing.assert_array_equal(packed[some], whole[some])
     np.testing.assert_array_equal(pack.Subset(packed, some)[np.array([4, 1])], whole[[0, 3]])
-
-
-@pytest.mark.parametrize(("n", "counts"), [(20, (14, 3, 3)), (10, (7, 2, 1)), (3, (1, 1, 1))])
-def test_groups_are_dealt_out_in_their_shares(n, counts):
-    split = split_by_group(range(n))
-    assert tuple((split == name).sum() for name in ("train", "val", "test")) == counts
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_no_group_stands_in_two_splits(seed):
-    groups = np.random.default_rng(seed).integers(0, 12, 300)
-    split = split_by_group(groups, seed=seed)
-    assert all(len(set(split[groups == group])) == 1 for group in set(groups))
-    assert set(split) == {"train", "val", "test"}
-
-
-def test_the_split_depends_on_the_seed_alone():
-    groups = [f"bead{i}" for i in range(30)]
-    order = np.random.default_rng(1).permutation(30)
-    split = split_by_group(groups, seed=3)
-    np.testing.assert_array_equal(split_by_group(np.array(groups)[order], seed=3), split[order])
-    assert (split_by_group(groups, seed=4) != split).any()
-
-
-def test_counts_instead_of_shares_leave_the_rest_to_test():
-    split = split_by_group(range(10), train_num=5, val_num=2)
-    assert [(split == name).sum() for name in ("train", "val", "test")] == [5, 2, 3]
-
-
-def test_folds_hold_every_group_once():
-    groups = np.repeat(np.arange(11), 4)
-    fold = split_in_folds(groups, n_folds=5)
-    assert all(len(set(fold[groups == group])) == 1 for group in range(11))
-    assert sorted(np.bincount(fold) // 4) == [2, 2, 2, 2, 3]
-
-
-def test_groups_of_one_label_are_dealt_out_label_by_label():
-    labels = np.repeat(["a", "b"], [20, 10])
-    split = split_by_group(range(30), labels=labels, seed=2)
-    assert [(split[labels == "a"] == name).sum() for name in ("train", "val", "test")] == [14, 3, 3]
-    assert [(split[labels == "b"] == name).sum() for name in ("train", "val", "test")] == [7, 2, 1]
-    fold = split_in_folds(range(30), 5, labels=labels)
-    assert np.bincount(fold[labels == "b"]).tolist() == [2] * 5
-
-
-def test_groups_of_several_labels_are_dealt_out_as_without_labels():
-    groups, labels = np.repeat(np.arange(10), 3), np.tile([0, 1, 2], 10)
-    np.testing.assert_array_equal(split_by_group(groups, labels=labels), split_by_group(groups))
-
-
-@pytest.mark.parametrize(
-    ("call", "named"),
-    [
-        (lambda: split_by_group(range(9), (0.5, 0.2, 0.2)), "--fractions"),
-        (lambda: split_by_group(range(9), (1.2, -0.1, -0.1)), "--fractions"),
-        (lambda: split_by_group(range(9), train_num=8, val_num=2), "--train_num"),
-        (lambda: split_by_group(range(9), train_num=8), "--val_num"),
-        (lambda: split_in_folds(range(4), 5), "--folds"),
-        (lambda: split_in_folds(range(4), 2), "--folds"),
-    ],
-)
-def test_impossible_splits_are_refused_by_name(call, named):
-    with pytest.raises(InputError, match=named):
-        call()
 
 
 def _drop_a_column(folder):

@@ -6,8 +6,13 @@ from resnet_zclass.metrics import (
     classification_metrics,
     confusion_matrix,
     cross_entropy,
+    decide,
+    fit_thresholds,
+    multi_hot,
+    multi_label_metrics,
     one_hot,
     per_class_metrics,
+    per_class_multi_label,
     z_metrics,
 )
 
@@ -15,6 +20,19 @@ RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 5, 300)
 PROBABILITIES = RNG.dirichlet(np.ones(5), 300)
 PREDICTED = PROBABILITIES.argmax(axis=1)
+
+
+def draw_several(seed, n=80, k=7):
+    """Several labels per image: class 0 without image, class 1 without prediction, 2 with neither; image 0 likewise."""
+    rng = np.random.default_rng(seed)
+    targets = (rng.random((n, k)) < 0.3).astype("float32")
+    probabilities = np.round(np.clip(0.5 * targets + rng.random((n, k)) * 0.7, 0, 1), 2)  # rounded: with ties
+    targets[:, [0, 2]] = 0
+    probabilities[:, [1, 2]] *= 0.1
+    probabilities[0], targets[1], targets[2] = 0, 0, 0
+    targets[0] = 0
+    probabilities[2, 3] = 1
+    return targets, probabilities
 
 
 def test_scores_agree_with_scikit_learn():
@@ -81,3 +99,123 @@ def test_soft_targets_are_a_gaussian_over_classes():
     assert target.sum() == pytest.approx(1.0)
     assert target[4] / target[3] == pytest.approx(np.exp(-0.5 / 0.49), rel=1e-5)
     assert target[2] == pytest.approx(target[4])
+
+
+def test_macro_f1_of_one_label_agrees_with_scikit_learn():
+    for labels, probabilities in [(LABELS, PROBABILITIES), (np.array([0, 0, 3]), np.eye(6)[[0, 4, 4]])]:
+        predicted = probabilities.argmax(axis=1)
+        expected = sklearn.metrics.f1_score(labels, predicted, average="macro", zero_division=np.nan)
+        assert classification_metrics(labels, probabilities)["macro_f1"] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("thresholds", [0.5, np.linspace(0.2, 0.8, 7)])
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_of_several_labels_agree_with_scikit_learn(seed, thresholds):
+    targets, probabilities = draw_several(seed)
+    predicted = decide(probabilities, thresholds)
+    np.testing.assert_array_equal(predicted, probabilities >= thresholds)
+    scores = multi_label_metrics(targets, probabilities, thresholds)
+    for average in ("macro", "samples", "micro"):
+        expected = sklearn.metrics.f1_score(targets, predicted, average=average, zero_division=np.nan)
+        assert scores[f"{average}_f1"] == pytest.approx(expected, abs=1e-12)
+    assert scores["n"] == 80
+    assert scores["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(targets, predicted), abs=1e-12)
+    p = np.clip(probabilities, 1e-7, 1 - 1e-7)
+    losses = [sklearn.metrics.log_loss(targets[:, k], p[:, k], labels=[0, 1]) for k in range(7)]
+    assert scores["loss"] == pytest.approx(np.mean(losses), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_class_scores_of_several_labels_agree_with_scikit_learn(seed):
+    targets, probabilities = draw_several(seed)
+    per_class = per_class_multi_label(targets, probabilities, np.linspace(0.2, 0.8, 7))
+    predicted = probabilities >= np.linspace(0.2, 0.8, 7)
+    expected = sklearn.metrics.precision_recall_fscore_support(targets, predicted, zero_division=np.nan)
+    for key, values in zip(("precision", "recall", "f1", "n"), expected, strict=True):
+        np.testing.assert_allclose(per_class[key], values, atol=1e-12)
+    counts = sklearn.metrics.multilabel_confusion_matrix(targets, predicted)
+    for key, (i, j) in {"tn": (0, 0), "fp": (0, 1), "fn": (1, 0), "tp": (1, 1)}.items():
+        np.testing.assert_array_equal(per_class[key], counts[:, i, j])
+    np.testing.assert_array_equal(per_class["predicted"], predicted.sum(axis=0))
+    np.testing.assert_array_equal(per_class["threshold"], np.linspace(0.2, 0.8, 7))
+
+
+def test_no_label_and_no_prediction_anywhere_has_no_f1_and_is_right():
+    scores = multi_label_metrics(np.zeros((3, 2)), np.zeros((3, 2)))
+    assert scores["accuracy"] == 1.0
+    assert all(np.isnan(scores[key]) for key in ("macro_f1", "samples_f1", "micro_f1"))
+
+
+def f1_at(truth, probabilities, threshold):
+    return sklearn.metrics.f1_score(truth, probabilities >= threshold, zero_division=0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_threshold_has_a_better_f1_than_the_fitted_one(seed):
+    targets, probabilities = draw_several(seed, n=40)
+    thresholds = fit_thresholds(targets, probabilities)
+    assert ((thresholds > 0) & (thresholds < 1)).all()
+    candidates = np.clip(np.unique([probabilities - 1e-4, probabilities, probabilities + 1e-4]), 1e-9, 1 - 1e-9)
+    for k in range(7):
+        if targets[:, k].any():
+            best = max(f1_at(targets[:, k], probabilities[:, k], threshold) for threshold in candidates)
+            assert f1_at(targets[:, k], probabilities[:, k], thresholds[k]) == pytest.approx(best)
+    pooled = max(f1_at(targets.ravel(), probabilities.ravel(), threshold) for threshold in candidates)
+    assert thresholds[0] == thresholds[2]
+    assert f1_at(targets.ravel(), probabilities.ravel(), thresholds[0]) == pytest.approx(pooled)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("seed", range(4))
+def test_fitted_thresholds_are_never_worse_than_a_half_on_their_own_images(seed, dtype):
+    targets, probabilities = draw_several(seed)
+    targets, probabilities = targets[:, 3:], probabilities[:, 3:].astype(dtype)
+    fitted = multi_label_metrics(targets, probabilities, fit_thresholds(targets, probabilities))
+    assert fitted["macro_f1"] >= multi_label_metrics(targets, probabilities)["macro_f1"]
+
+
+def test_a_class_that_can_be_told_apart_gets_a_threshold_that_does():
+    targets = np.array([[1], [1], [0], [0]])
+    assert fit_thresholds(targets, np.array([[0.3], [0.2], [0.1], [0.0]])) == pytest.approx(0.15)
+    assert fit_thresholds(targets, np.array([[1.0], [1.0], [0.9], [0.0]])) == pytest.approx(0.95)
+    close = np.array([[np.nextafter(0.5, 1)], [1.0], [0.5], [0.0]])  # no number lies between
+    np.testing.assert_array_equal(decide(close, fit_thresholds(targets, close)), targets == 1)
+
+
+def test_of_equally_good_thresholds_the_nearest_to_a_half_is_taken():
+    p = np.array([[0.95], [0.6], [0.45], [0.05]])  # F1 is 2/3 at 0.775 and 0.025, lower elsewhere
+    assert fit_thresholds(np.array([[1], [0], [0], [1]]), p) == pytest.approx(0.775)
+    p = np.array([[0.98], [0.94], [0.9], [0.3]])
+    assert fit_thresholds(np.array([[1], [0], [0], [1]]), p) == pytest.approx(0.15)
+    assert fit_thresholds(np.zeros((4, 2)), np.tile(p, 2)).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_stretched_scale_of_probabilities_changes_no_best_f1(seed):
+    targets, probabilities = draw_several(seed)
+    scores = [
+        multi_label_metrics(targets[:, 3:], p[:, 3:], fit_thresholds(targets[:, 3:], p[:, 3:]))["macro_f1"]
+        for p in (probabilities, probabilities**3, np.sin(probabilities))
+    ]
+    assert scores == pytest.approx([scores[0]] * 3)
+
+
+def test_multi_hot_targets_hold_every_label_once():
+    rng = np.random.default_rng(0)
+    sets = [rng.choice(9, rng.integers(0, 5), replace=False) for _ in range(50)]
+    targets = multi_hot(sets, 9)
+    assert targets.dtype == np.float32
+    assert [set(np.flatnonzero(row)) for row in targets] == [set(labels) for labels in sets]
+    assert multi_hot([], 9).shape == (0, 9)
+    for wrong in (-1, 9):
+        with pytest.raises(ValueError, match=r"0\.\.8"):
+            multi_hot([[0], [wrong]], 9)
+
+
+def test_scores_leave_their_inputs_as_they_are():
+    targets, probabilities = draw_several(0)
+    before = targets.copy(), probabilities.copy()
+    fit_thresholds(targets, probabilities)
+    multi_label_metrics(targets, probabilities)
+    np.testing.assert_array_equal(targets, before[0])
+    np.testing.assert_array_equal(probabilities, before[1])

@@ -197,11 +197,10 @@ def test_every_training_batch_is_augmented(drawn_set):
         seen.append(len(crops))
         return crops
 
-    fit = {"batch_size": 8, "optimizer": "sgd", "schedule": "plateau", "lr_decay": 1.0, "patience": 5}
+    options = TrainOptions(batch_size=8, optimizer="sgd", monitor="loss")
+    fit = rz.opts.pick(options, *train.FIT_OPTIONS)
     round_ = rz.rounds.Round("fine_tune_model", "none", 2, 0.01)
-    rz.rounds.fit_round(
-        model, data.crops, targets, None, augment, round_, lambda **_: [], **fit, monitor="loss", seed=0
-    )
+    rz.rounds.fit_round(model, data.crops, targets, None, round_, lambda **_: [], fit, augment=augment)
     assert len(seen) >= 2 * -(-len(targets) // 8)  # two epochs, and what was fetched ahead
     assert max(seen) == 8
 
@@ -220,9 +219,9 @@ def spied(drawn_set, tmp_path, monkeypatch):
 
         monkeypatch.setattr(module, name, wrapped)
 
-    spy(train, "measure_pixels")
+    spy(rz.prepare, "measure_pixels")
     spy(rz.rounds, "fit_round")
-    spy(rz.baseline, "predict_baseline")
+    spy(rz.baseline, "fit_baseline")
     words = ["--data_path", drawn_set, "--save_logs_path", tmp_path, "--epochs", 1, "--soft_labels", 0.7]
     assert run_train(*words, "--thin", 0.5) == 0
     return seen, read_dataset(drawn_set)
@@ -233,13 +232,13 @@ def test_normalisation_and_baseline_know_the_training_crops_alone(spied):
     training = data.crops[data.indices("train")]
     measured = seen["measure_pixels"][0][0][0]
     np.testing.assert_array_equal(measured[np.arange(len(measured))], training)
-    crops, labels = seen["predict_baseline"][0][0][:2]
+    crops, labels = seen["fit_baseline"][0][0][:2]
     np.testing.assert_array_equal(crops[np.arange(len(crops))], training)
     np.testing.assert_array_equal(labels, data.labels[data.indices("train")])
 
 
 def test_soft_labels_and_augmentation_reach_the_training_and_not_the_validation(spied):
-    (_, crops, targets, (val_crops, val_targets), augment, *_), _ = spied[0]["fit_round"][0]
+    (_, crops, targets, (val_crops, val_targets), _, _, _, _, augment, *_), _ = spied[0]["fit_round"][0]
     assert 0.4 < targets.max() < 0.8
     assert set(np.unique(val_targets)) == {0.0, 1.0}
     batch = crops[np.arange(8)]
@@ -452,7 +451,7 @@ BAD_TRAIN = {
     "no batch": (["--batch_size", "0"], "--batch_size"),
     "negative rate": (["--learning_rate", "-1"], "--learning_rate"),
     "thin above one": (["--thin", "2"], "--thin"),
-    "two folds": (["--folds", "2"], "--folds"),
+    "one fold": (["--folds", "1"], "--folds"),
     "more folds than groups": (["--folds", "999"], "--folds"),
 }
 

@@ -1,0 +1,85 @@
+"""Images whose channels lie in files of their own, told apart by the end of the name: `ID_red.png`, `ID_green.png`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from resnet_zclass.errors import InputError
+from resnet_zclass.images import read_pages
+
+
+def group_channels(paths: Sequence[Path], channels: Sequence[str] = ()) -> dict[Path, tuple[Path, ...]]:
+    """Sorts image files into images.
+
+    Args:
+        paths: Image files.
+        channels: Ends of the names (without the file's suffix) of the channels, in their order, such as `_red`,
+            `_green`. None: every file is an image.
+
+    Returns:
+        Files of every image, one per channel; the key is the path without channel and suffix (the file itself where
+        there are no channels), in the order of `paths`.
+
+    Raises:
+        InputError: If an image lacks a channel or has it twice, or a file belongs to no image.
+
+    >>> files = [Path("a_red.png"), Path("a_green.png")]
+    >>> [file.name for file in group_channels(files, ["_green", "_red"])[Path("a")]]
+    ['a_green.png', 'a_red.png']
+    """
+    if not channels:
+        return {path: (path,) for path in paths}
+    if "" in channels or len(set(channels)) < len(channels):
+        raise InputError(
+            f"--channels are different ends of names, such as _red _green. Received: {' '.join(channels)}."
+        )
+    found: dict[Path, dict[str, Path]] = {}
+    others = []
+    for path in paths:
+        # The longest end wins, so that `_fp` and `_gfp` can stand beside each other.
+        channel = max((end for end in channels if path.stem.endswith(end)), key=len, default=None)
+        if channel is None:
+            others.append(path)
+            continue
+        files = found.setdefault(path.with_name(path.stem.removesuffix(channel)), {})
+        if channel in files:
+            raise InputError(f"{path} and {files[channel].name} are the same channel of one image; move one away.")
+        files[channel] = path
+    for path in others:  # a channel that is not asked for may lie beside those that are
+        if path.parent / path.stem.rpartition("_")[0] not in found:
+            raise InputError(
+                f"{path} ends in none of the --channels {' '.join(channels)}; move it away or name its end."
+            )
+    for image, files in found.items():
+        missing = [channel for channel in channels if channel not in files]
+        if missing:
+            raise InputError(
+                f"{image}{missing[0]}: this channel of the image is missing; add the file or move the rest."
+            )
+    return {image: tuple(files[channel] for channel in channels) for image, files in found.items()}
+
+
+def read_channels(paths: Sequence[Path]) -> np.ndarray:
+    """Reads the pages of an image, its channels last and in the order of `paths`.
+
+    A single file may hold several channels itself; of several files each holds one.
+
+    Returns:
+        Array `(pages, H, W, C)`, uint8, uint16 or float32.
+
+    Raises:
+        InputError: As `images.read_pages`; and if files differ in pages, size or bit depth, or hold colour.
+    """
+    parts = [read_pages(path) for path in paths]
+    if len(paths) == 1:
+        return parts[0] if parts[0].ndim == 4 else parts[0][..., None]
+    for path, part in zip(paths, parts, strict=True):
+        if part.ndim == 4:
+            raise InputError(f"{path} holds {part.shape[3]} channels; with --channels every file holds one.")
+        if part.shape != parts[0].shape or part.dtype != parts[0].dtype:
+            raise InputError(
+                f"{path} is {part.shape} {part.dtype}, but {paths[0].name} {parts[0].shape} {parts[0].dtype}; "
+                "channels of an image share size and bit depth."
+            )
+    return np.stack(parts, axis=-1)

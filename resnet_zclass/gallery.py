@@ -1,0 +1,184 @@
+"""Pictures of images: fields with their beads, crops plane by plane, augmented views."""
+
+import colorsys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from resnet_zclass.figures import PURPLE, RED, SKY, SPLIT_COLOURS, new_figure, save_figure, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+REFUSED_COLOURS = (RED, SKY, "#F0E442", PURPLE, "#FFFFFF", "#882255", "#000000")
+
+
+def draw_overview(
+    path: str | Path,
+    fields: "Sequence[tuple[str, np.ndarray, DataFrame]]",
+    montage: np.ndarray,
+    bead_names: Sequence[str],
+    plane_names: Sequence[str],
+    counts: "DataFrame",
+    max_fields: int = 2,
+) -> None:
+    """Draws what a set was made of: fields with their beads, crops plane by plane, and the number of crops.
+
+    Args:
+        path: PNG to write.
+        fields: of each field its name, an image `(H, W)`, and its beads: a table of `y`, `x` in px, `reason`
+            (empty if the bead is used) and `kind` (its split, or the reason in words).
+        montage: array `(beads, planes, H, W)`, NaN where there is no crop.
+        bead_names: one per row of the montage.
+        plane_names: one per column of the montage.
+        counts: table of crops, one row per class, one column per split.
+        max_fields: number of fields to draw at most.
+    """
+    crop_px = montage.shape[-1]
+    with style():
+        figure = new_figure(11.0, 7.6)
+        sides = figure.subfigures(1, 2, width_ratios=[1.0, 1.25]) if fields else [None, figure]
+        if fields:
+            _draw_fields(sides[0], fields[:max_fields], len(fields), crop_px)
+        top, bottom = sides[1].subfigures(2, 1, height_ratios=[2.4, 1.0])
+        _draw_montage(top, montage, bead_names, plane_names)
+        _draw_counts(bottom, counts)
+        save_figure(figure, path)
+
+
+def _draw_fields(figure: "Figure", fields: Sequence[tuple], n_fields: int, crop_px: int) -> None:
+    height, width = fields[0][1].shape
+    shape = (1, len(fields)) if height > 1.3 * width else (len(fields), 1)
+    all_axes = np.ravel(figure.subplots(*shape))
+    reasons = sorted({kind for _, _, beads in fields for kind in beads.loc[beads["reason"] != "", "kind"]})
+    refused = dict(zip(reasons, REFUSED_COLOURS, strict=False))
+    handles = {}
+    for axes, (name, image, beads) in zip(all_axes, fields, strict=True):
+        low, high = np.percentile(image, [1, 99.8])
+        axes.imshow(np.sqrt(np.clip((image - low) / max(high - low, 1e-12), 0, 1)), cmap="gray", vmin=0, vmax=1)
+        for kind, part in beads.groupby("kind"):
+            if kind in refused:
+                marker = axes.plot(part["x"], part["y"], "x", color=refused[kind], markersize=4, markeredgewidth=1)[0]
+            else:
+                marker = _draw_boxes(axes, part, crop_px, SPLIT_COLOURS[kind])
+            handles[kind] = marker
+        axes.set(title=name if len(name) < 40 else f"...{name[-37:]}", xlabel="x (px)", ylabel="y (px)")
+    order = [kind for kind in (*SPLIT_COLOURS, *refused) if kind in handles]
+    title = "boxes: crops of used beads; crosses: refused"
+    if n_fields > len(fields):
+        title += f" ({len(fields)} of {n_fields} fields)"
+    small = {"ncols": 2, "fontsize": 7, "title_fontsize": 7, "columnspacing": 1.0, "handlelength": 1.5}
+    shade = {"frameon": True, "facecolor": "#AAAAAA", "edgecolor": "none"}
+    figure.legend([handles[kind] for kind in order], order, title=title, loc="outside lower left", **small, **shade)
+
+
+def _draw_boxes(axes: "Axes", beads: "DataFrame", crop_px: int, colour: str) -> object:
+    from matplotlib.patches import Rectangle
+
+    for y, x in beads[["y", "x"]].to_numpy():
+        corner = (x - crop_px / 2, y - crop_px / 2)
+        box = axes.add_patch(Rectangle(corner, crop_px, crop_px, fill=False, edgecolor=colour, linewidth=1.2))
+    return box
+
+
+def _draw_montage(figure: "Figure", montage: np.ndarray, bead_names: Sequence[str], plane_names: Sequence[str]) -> None:
+    n_beads, n_planes, height, width = montage.shape
+    gap = max(1, width // 16)
+    canvas = np.full((n_beads * (height + gap) - gap, n_planes * (width + gap) - gap), np.nan)
+    for row, bead in enumerate(montage):
+        low, high = np.nanpercentile(bead, [5, 99.9])
+        shown = np.sqrt(np.clip((bead - low) / max(high - low, 1e-12), 0, 1))
+        for column, crop in enumerate(shown):
+            top, left = row * (height + gap), column * (width + gap)
+            canvas[top : top + height, left : left + width] = crop
+    axes = figure.subplots()
+    axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_xticks(np.arange(n_planes) * (width + gap) + width / 2, plane_names, fontsize=7)
+    names = [name if len(name) < 22 else f"...{name[-19:]}" for name in bead_names]
+    axes.set_yticks(np.arange(n_beads) * (height + gap) + height / 2, names, fontsize=7)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(title="crops, each row with its own contrast", xlabel="class (plane, upwards in z)", ylabel="bead")
+
+
+def _draw_counts(figure: "Figure", counts: "DataFrame") -> None:
+    axes = figure.subplots()
+    below = np.zeros(len(counts))
+    for split in counts:
+        axes.bar(np.arange(len(counts)), counts[split], bottom=below, color=SPLIT_COLOURS[split], label=split)
+        below += counts[split].to_numpy()
+    ticks = np.arange(0, len(counts), -(-len(counts) // 13))
+    axes.set_xticks(ticks, counts.index[ticks], fontsize=7)
+    axes.set(xlabel="class", ylabel="crops", xlim=(-0.6, len(counts) - 0.4))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+
+
+# Colours in which the channels of an image that is not gray or RGB are added up, by their number.
+CHANNEL_COLOURS = {
+    2: ((0, 1, 0), (1, 0, 1)),
+    4: ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0)),
+}
+
+
+def draw_augmented(sheet: np.ndarray, path: str | Path, title: str = "") -> None:
+    """Draws images beside augmented views of them, one row each.
+
+    Args:
+        sheet: array `(n, 1 + views, H, W, C)` of any pixel type; the first of a row is the image as it is.
+        path: PNG to write.
+        title: Title.
+    """
+    n, n_columns, height, width, _ = sheet.shape
+    gap = max(1, width // 16)
+    canvas = np.ones((n * (height + gap) - gap, n_columns * (width + gap) - gap, 3))
+    for row, images in enumerate(sheet):
+        for column, image in enumerate(show_colours(images)):
+            top, left = row * (height + gap), column * (width + gap)
+            canvas[top : top + height, left : left + width] = image
+    cell_in = min(1.3, 11.0 / n_columns)
+    with style():
+        figure = new_figure(cell_in * n_columns + 0.4, cell_in * n * height / width + 0.8)
+        axes = figure.subplots()
+        axes.imshow(canvas, interpolation="nearest")
+        heads = ["original", *(f"view {k}" for k in range(1, n_columns))]
+        axes.set_xticks(np.arange(n_columns) * (width + gap) + width / 2, heads)
+        axes.tick_params(length=0, labelleft=False, labelbottom=False, labeltop=True)
+        axes.spines[:].set_visible(False)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+        save_figure(figure, path)
+
+
+def show_colours(images: np.ndarray) -> np.ndarray:
+    """Images of any number of channels and pixel type as RGB for the screen.
+
+    One channel is gray, three are RGB; others are added up in a colour each. 8-bit RGB is shown as it is. Anything
+    else is stretched from its 1st to its 99.8th percentile over all the images: RGB as a whole, so that its
+    colours stay, other channels one by one.
+
+    Args:
+        images: array `(n, H, W, C)`.
+
+    Returns:
+        float array `(n, H, W, 3)` in 0..1.
+
+    >>> show_colours(np.array([0, 100, 200], "uint16").reshape(1, 1, 3, 1))[0, 0].round(1).tolist()
+    [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [1.0, 1.0, 1.0]]
+    """
+    n_channels = images.shape[-1]
+    if n_channels == 3 and images.dtype == np.uint8:
+        return images / 255.0
+    low, high = np.nanpercentile(images, [1, 99.8], axis=None if n_channels == 3 else (0, 1, 2))
+    stretched = np.clip((np.nan_to_num(images) - low) / np.maximum(high - low, 1e-12), 0, 1)
+    if n_channels in (1, 3):
+        return np.broadcast_to(stretched, (*stretched.shape[:3], 3))
+    return np.clip(stretched @ np.array(_channel_colours(n_channels), float), 0, 1)
+
+
+def _channel_colours(n_channels: int) -> Sequence[tuple[float, float, float]]:
+    if n_channels in CHANNEL_COLOURS:
+        return CHANNEL_COLOURS[n_channels]
+    return [colorsys.hsv_to_rgb(k / n_channels, 1.0, 1.0) for k in range(n_channels)]

@@ -1,0 +1,77 @@
+"""Curves of a training under way: a picture in its folder and, in a notebook, one that is replaced every epoch."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnet_zclass import figures
+from resnet_zclass.backend import keras
+
+
+class LiveCurves(keras.callbacks.Callback):
+    """Draws loss, a score and the learning rate of all epochs so far, each epoch, and marks the best one.
+
+    The picture is written to a file; in a notebook it is shown too and replaced in place. The score is the one that
+    is watched, else the macro-F1 where images have several labels, else the accuracy.
+
+    Args:
+        path: PNG file to write.
+        title: Title of the picture.
+        monitor: Name of the number that tells the best epoch.
+        mode: `"min"` or `"max"`: which values of it are better.
+    """
+
+    def __init__(self, path: Path, title: str = "", monitor: str = "val_loss", mode: str = "min"):
+        super().__init__()
+        self._path, self._title, self._monitor, self._mode = path, title, monitor, mode
+        self._history: dict[str, list[float]] = {}
+        self._shown = None
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Draws."""
+        for name, value in logs.items():
+            self._history.setdefault(name, []).append(float(value))
+        best, title = self._best_epoch(), self._title
+        if best is not None:
+            title += f"   best {self._monitor}: {self._history[self._monitor][best]:.4g} at epoch {best + 1}"
+        figures.draw_curves(self._history, self._path, title.strip(), self._score(), best)
+        self._show()
+
+    def _best_epoch(self) -> int | None:
+        values = np.array(self._history.get(self._monitor, []), float)
+        values = -values if self._mode == "max" else values
+        return int(np.nanargmin(values)) if np.isfinite(values).any() else None
+
+    def _score(self) -> str:
+        watched = self._monitor.removeprefix("val_")
+        if watched in figures.SCORES:
+            return watched
+        return "macro_f1" if "val_samples_f1" in self._history else "accuracy"
+
+    def _show(self) -> None:
+        display = notebook_display()
+        if display is None:
+            return
+        image = display.Image(data=self._path.read_bytes(), format="png", width=900)
+        if self._shown is None:
+            self._shown = display.display(image, display_id=True)
+        else:
+            self._shown.update(image)
+
+
+def notebook_display() -> Any | None:
+    """The module `IPython.display` if this process is the kernel of a notebook, else None.
+
+    IPython is no dependency, and a process that has not loaded it is no kernel.
+
+    >>> notebook_display() is None
+    True
+    """
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if getattr(shell, "kernel", None) is None:
+        return None
+    return importlib.import_module("IPython.display")

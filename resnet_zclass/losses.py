@@ -1,0 +1,193 @@
+"""Losses by name, for one label or several per image: Keras' own, and the few that it lacks.
+
+All take targets and probabilities `(N, K)` and give one value per image, `(N,)`, before Keras averages them, so that
+weights of images work. (Keras' `dice` and `tversky` give one value per batch; weights of images scale it as a whole.)
+"""
+
+import difflib
+from collections.abc import Callable
+
+from resnet_zclass.backend import keras
+from resnet_zclass.errors import InputError
+
+ops = keras.ops
+
+
+class AsymmetricLoss(keras.losses.Loss):
+    """Binary cross-entropy that forgives easy negatives: for several labels, most of which an image does not have.
+
+    A label that is there costs `-(1 - p)^gamma_pos log(p)`; one that is not costs `-q^gamma_neg log(1 - q)` with
+    `q = max(p - margin, 0)`: nothing at all up to the margin. The mean over classes is taken, as in Keras'
+    `binary_crossentropy`, where the authors' code has the sum; the defaults are those of that code. Ridnik et al.,
+    Asymmetric Loss For Multi-Label Classification, ICCV 2021, equations 4 to 7.
+
+    Args:
+        gamma_neg: How much negatives that are nearly right count less; >= 0.
+        gamma_pos: The same for positives.
+        margin: Probability in 0..1 that is taken off negatives.
+        reduction: As of every Keras loss.
+        name: Name of the loss.
+
+    >>> loss = AsymmetricLoss(gamma_neg=1, gamma_pos=0, margin=0.1, reduction=None)
+    >>> targets, p = ops.array([[1.0, 0.0], [0.0, 0.0]]), ops.array([[0.5, 0.1], [0.6, 0.05]])
+    >>> [round(float(value), 4) for value in loss(targets, p)]  # log(2) / 2, and 0.5 log(2) / 2
+    [0.3466, 0.1733]
+    """
+
+    def __init__(
+        self,
+        gamma_neg: float = 4.0,
+        gamma_pos: float = 1.0,
+        margin: float = 0.05,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "asymmetric",
+    ):
+        super().__init__(name=name, reduction=reduction)
+        self.gamma_neg, self.gamma_pos, self.margin = gamma_neg, gamma_pos, margin
+
+    def call(self, y_true, y_pred):
+        """Returns the loss of every image, `(N,)`, from targets in 0..1 and probabilities, both `(N, K)`."""
+        smallest = keras.config.epsilon()
+        p = ops.clip(y_pred, smallest, 1 - smallest)
+        q = ops.maximum(p - self.margin, 0.0)
+        positive = ops.power(1 - p, self.gamma_pos) * ops.log(p)
+        # The power is kept off 0, where its slope may be infinite; log(1 - q) still makes the cost exactly 0 there.
+        negative = ops.power(ops.maximum(q, smallest), self.gamma_neg) * ops.log(1 - q)
+        return -ops.mean(y_true * positive + (1 - y_true) * negative, axis=-1)
+
+    def get_config(self) -> dict:
+        """Returns what makes the same loss again."""
+        own = {"gamma_neg": self.gamma_neg, "gamma_pos": self.gamma_pos, "margin": self.margin}
+        return {**super().get_config(), **own}
+
+
+class SparseLoss(keras.losses.Loss):
+    """One of Keras' sparse losses, fed with one-hot targets `(N, K)`, of which it takes the largest.
+
+    Args:
+        loss: Its name in `keras.losses`.
+        reduction: As of every Keras loss.
+        name: Name of the loss.
+
+    >>> round(float(SparseLoss()(ops.array([[0.0, 1.0]]), ops.array([[0.5, 0.5]]))), 4)
+    0.6931
+    """
+
+    def __init__(
+        self,
+        loss: str = "sparse_categorical_crossentropy",
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "sparse",
+    ):
+        super().__init__(name=name, reduction=reduction)
+        self.loss = loss
+        found = keras.losses.get(loss)
+        self._per_image = found.call if isinstance(found, keras.losses.Loss) else found
+
+    def call(self, y_true, y_pred):
+        """Returns the loss of every image, `(N,)`."""
+        return self._per_image(ops.argmax(y_true, axis=-1), y_pred)
+
+    def get_config(self) -> dict:
+        """Returns what makes the same loss again."""
+        return {**super().get_config(), "loss": self.loss}
+
+
+# For one label, for several; None where it does not fit. Each is called with the gamma of the focal loss.
+# Keras' alpha of 0.25 would only divide the focal loss of one label by four; 1 leaves plain cross-entropy at gamma 0.
+LOSSES: dict[str, tuple[Callable | None, Callable | None]] = {
+    "crossentropy": (
+        lambda gamma: keras.losses.CategoricalCrossentropy(),
+        lambda gamma: keras.losses.BinaryCrossentropy(),
+    ),
+    "focal": (
+        lambda gamma: keras.losses.CategoricalFocalCrossentropy(alpha=1.0, gamma=gamma),
+        lambda gamma: keras.losses.BinaryFocalCrossentropy(apply_class_balancing=False, gamma=gamma),
+    ),
+    "asymmetric": (None, lambda gamma: AsymmetricLoss()),
+    "sparse": (lambda gamma: SparseLoss(), None),
+}
+UNFIT = ("circle", "ctc")  # of keras.losses: for embeddings and for sequences, not for probabilities of classes
+
+
+def build_loss(name: str, several: bool, focal_gamma: float = 2.0) -> keras.losses.Loss | Callable:
+    """Returns a loss by its name, ready for `compile`.
+
+    Args:
+        name: `crossentropy` (Keras' categorical or binary), `focal` (Lin et al., Focal Loss for Dense Object
+            Detection, ICCV 2017; alpha is 1, not Keras' 0.25, and classes are not balanced, so that with gamma 0 it
+            is the cross-entropy), `asymmetric` (several labels only; see `AsymmetricLoss`), `sparse` (one label only;
+            see `SparseLoss`), or another name of `keras.losses`, such as `categorical_hinge` or `CategoricalHinge`.
+        several: Whether an image may have several labels.
+        focal_gamma: How much `focal` turns to images that are still wrong; >= 0.
+
+    Raises:
+        InputError: If there is no such loss, it does not fit the number of labels, or the gamma is negative.
+
+    >>> build_loss("focal", several=True).name, build_loss("mae", several=False).__name__
+    ('binary_focal_crossentropy', 'mean_absolute_error')
+    """
+    check_loss(name, several)
+    if focal_gamma < 0:
+        raise InputError(f"--focal_gamma must be 0 or more. Received: {focal_gamma}.")
+    if name in LOSSES:
+        return LOSSES[name][several](focal_gamma)
+    return SparseLoss(name) if _is_sparse(name) else keras.losses.get(name)
+
+
+def check_loss(name: str, several: bool, mixes: bool = False, soft: bool = False) -> None:
+    """Refuses a loss that does not exist, or does not fit the labels or the targets made of them.
+
+    Args:
+        name: As in `build_loss`.
+        several: Whether an image may have several labels.
+        mixes: Whether MixUp or CutMix mixes targets.
+        soft: Whether targets are soft labels.
+
+    Raises:
+        InputError: If it does not.
+
+    >>> check_loss("sparse", several=False, mixes=True)
+    Traceback (most recent call last):
+    resnet_zclass.errors.InputError: --mixup and --cutmix make mixed targets, which a sparse loss cannot take; ...
+    """
+    _check_name(name)
+    if several and (_is_sparse(name) or name.lower().startswith("categorical")):
+        raise InputError(f"--loss {name} is for one label per image; give --loss crossentropy, focal or asymmetric.")
+    if not several and LOSSES.get(name, (True,))[0] is None:
+        raise InputError(f"--loss {name} is for several labels per image; give --loss crossentropy or focal.")
+    if mixes and _is_sparse(name):
+        raise InputError(
+            "--mixup and --cutmix make mixed targets, which a sparse loss cannot take; "
+            "give --loss crossentropy, or --mixup 0 --cutmix 0."
+        )
+    if soft and _is_sparse(name):
+        raise InputError(
+            "--soft_labels makes soft targets, which a sparse loss cannot take; "
+            "give --loss crossentropy, or --soft_labels 0."
+        )
+
+
+def _is_sparse(name: str) -> bool:
+    return name.lower().startswith("sparse")
+
+
+def _check_name(name: str) -> None:
+    if name.lower() in UNFIT:
+        raise InputError(f"--loss {name} is not for probabilities of classes; give one of {', '.join(LOSSES)}.")
+    if name in LOSSES or _is_of_keras(name):
+        return
+    others = [other for other in dir(keras.losses) if other.islower() and other not in UNFIT and _is_of_keras(other)]
+    near = difflib.get_close_matches(name.lower(), [*LOSSES, *others], n=3)
+    meant = f"Did you mean {' or '.join(near)}? " if near else ""
+    raise InputError(
+        f"--loss {name}: there is no such loss. {meant}There are {', '.join(LOSSES)}, and those of keras.losses: "
+        f"{', '.join(others)}."
+    )
+
+
+def _is_of_keras(name: str) -> bool:
+    try:
+        return callable(keras.losses.get(name))
+    except ValueError:
+        return False

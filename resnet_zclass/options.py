@@ -1,0 +1,300 @@
+"""What every command can be told: one frozen dataclass of options each, whose docstrings are its `--help`."""
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+import tyro
+
+
+def _alias(name: str) -> Any:
+    return tyro.conf.arg(aliases=[f"--{name}"])
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulateOptions:
+    """Simulates fluorescent beads at known z: a labelled set of crops, and stacks to find beads in."""
+
+    data_path: str = ""
+    """Folder of the set to write, for instance train_data/NAME."""
+    source_path: str = ""
+    """Folder of whole stacks (one TIFF per field of view) to write as well; none if empty."""
+    planes: int = 39
+    """Number of z planes (classes), centred on the focus found."""
+    z_step_um: float = 0.1
+    """Distance of the planes in um."""
+    crop_px: int = 32
+    """Side of a crop in pixels."""
+    photons: tuple[float, float] = (2000.0, 10000.0)
+    """Photons detected from a bead in one image: least and most, drawn log-uniformly."""
+    background: tuple[float, float] = (5.0, 20.0)
+    """Background photons per pixel: least and most, drawn uniformly."""
+    per_class: int = 250
+    """Crops per plane, each of a bead of its own."""
+    fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    """Shares of train, val and test; they sum to 1."""
+    shift_px: float = 2.0
+    """Beads lie up to this far off the centre of their crop, in x and in y, in pixels."""
+    na: float = 1.2
+    """Numerical aperture of the objective."""
+    wavelength_um: float = 0.6
+    """Emission wavelength in um."""
+    index: float = 1.33
+    """Refractive index of the medium."""
+    pixel_um: float = 0.1
+    """Size of a pixel in the sample, in um."""
+    aberrations: tuple[str, ...] = ("primary spherical=0.7",)
+    """Zernike aberrations as "NAME=RADIANS" (rms, Noll). Without any, +z and -z look alike and cannot be told apart."""
+    bead_um: float = 0.1
+    """Diameter of the beads in um."""
+    camera_offset: float = 100.0
+    """Camera counts without light."""
+    camera_gain: float = 1.0
+    """Camera counts per detected photon."""
+    read_noise: float = 1.0
+    """Read noise of the camera in photons (rms)."""
+    n_fields: int = 2
+    """Stacks to write to --source_path."""
+    field_px: int = 512
+    """Side of a field of view in pixels, at least 3 crops."""
+    beads_per_field: int = 30
+    """Beads in a field of view."""
+    z_spread_um: float = 0.0
+    """Beads of a field lie up to this far above or below the plane of the others, in um."""
+    ceiling_crops: int = 260
+    """Test crops on which the best possible accuracy with unknown position and brightness is computed; 0: none."""
+    seed: int = 0
+    """Seed of everything that is drawn."""
+    overwrite: bool = False
+    """Replace what is there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MakeDatasetOptions:
+    """Makes a labelled set of crops from multi-frame TIFF stacks of beads, or from folders of single images."""
+
+    source_path: tuple[str, ...] = ()
+    """TIFF files, or folders of them; with the layout images, folders with one folder per class."""
+    data_path: str = ""
+    """Folder of the set to write, for instance train_data/NAME."""
+    layout: Literal["stack", "class", "images"] = "stack"
+    """stack: a TIFF is one field of view, its pages are z planes. class: a TIFF is one z plane, its pages are crops.
+    images: a folder per class holds single images, below folders train, val, test or not."""
+    channels: tuple[str, ...] = ()
+    """Layout images: ends of the names of channel files that make one image, such as _gfp _rfp."""
+    crop_px: int | None = None
+    """Side of a crop in pixels, default 32; larger pages of the layouts class and images are cut to their middle (with
+    images the default is to leave them)."""
+    planes: int = 39
+    """Number of z planes (classes); in the layout class, the files are the classes."""
+    z_step_um: float | None = None
+    """Distance of the planes in um; read from the TIFF's metadata if not given."""
+    focus: Literal["absolute", "relative"] = "absolute"
+    """absolute: a class is a plane of the stack, round the beads' median focus. relative: a class is a distance from
+    the bead's own focus, found by a fit of its brightness along z."""
+    spots: str = ""
+    """CSV of bead positions (columns y,x in pixels, or TrackMate's POSITION_Y, POSITION_X) instead of detection; with
+    several stacks also a column source with the file's name."""
+    min_distance_px: float | None = None
+    """Beads nearer than this to each other are refused; default 0.7 crops."""
+    split: Literal["group", "region", "random"] = "group"
+    """group: by bead. region: by part of the field of view. random: by image (leaks; for comparison only)."""
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    """Shares of train, val and test; they sum to 1."""
+    train_num: int | None = None
+    """Training images per class, instead of fractions."""
+    val_num: int | None = None
+    """Validation images per class, instead of fractions; the rest is test."""
+    group_regex: str = ""
+    """Regular expression; what it finds in a file's name is the group of all its crops (first bracket, else all)."""
+    seed: int = 0
+    """Seed of the split; a split that folders make already is kept."""
+    overwrite: bool = False
+    """Replace what is there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """Trains a classifier in one or two rounds and evaluates it."""
+
+    data_path: str = "./train_data/demo"
+    """Folder of the set: folders train, val, test with a folder per class, or images with a table Id,Target (several
+    labels per image). The default one is simulated if it is not there."""
+    channels: tuple[str, ...] = ()
+    """Ends of the names of channel files that make one image, such as _red _green _blue _yellow."""
+    label_table: str = ""
+    """Table Id,Target of several labels per image; found by itself in the folder or beside it."""
+    class_names: str = ""
+    """Table LabelText,LabelInteger for several labels; default classes.csv of the folder; hpa is in the package."""
+    group: str = "group"
+    """Column of manifest.csv or of the table that says what must not be in two splits or folds."""
+    group_regex: str = ""
+    """Instead, a regular expression; what it finds in a file's name is the group (first bracket, else all)."""
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    """Shares of train, val and test for several labels, if the table has no column split."""
+    val_fraction: float = 0.15
+    """Share of the training images to validate on where there is no split val: by group where each class has several,
+    else by image."""
+    save_logs_path: Annotated[str, _alias("save_checkpoint_path")] = "./logs"
+    """Folder of runs."""
+    run_name: str = ""
+    """Name of this run's folder; default the model's name."""
+    model_name: str = "ResNet20"
+    """ResNet20 (any 6n+2: ResNet8, ResNet14, ...), CNN, CNN8, ResNet50, or another name of keras.applications."""
+    weights: Annotated[str, _alias("weights_path")] = "none"
+    """Weights to start from: imagenet, none, a file of the backbone's, or RUN/model.keras to train a run further; its
+    head is kept where the classes are the same."""
+    stem: Literal["auto", "none", "rgb", "mean", "zero", "sum", "tile", "copy"] = "auto"
+    """How the first convolution takes other than three channels: rgb repeats gray; mean, sum, tile (x 3/N) and copy
+    share out the RGB kernel; zero adds channels with no weight yet; none leaves it. auto: rgb for gray, else tile."""
+    im_size: int | None = None
+    """Side in pixels to which the model resizes crops; default as they are. Larger images are packed at this size."""
+    num_class: int | None = None
+    """Number of classes; counted from the data if not given, else checked against them."""
+    stem_stride: int = 2
+    """Stride of the first convolution of the small ResNets: 1 as published, 2 for less than half the time."""
+    scaling: Literal["image", "set", "range"] = "set"
+    """How pixels are normalised in the model. image: every crop by its own mean and spread. set: by those of the
+    training set. range: the training set's range to 0..255 and the backbone's ImageNet scaling."""
+    stabilise: bool = True
+    """Take the square root of pixels first, which makes photon noise even (scaling image and set)."""
+    hidden: tuple[int, ...] = (1024,)
+    """Units of the hidden dense layers of the head; 0: none."""
+    dropout: float = 0.0
+    """Share of features dropped before every dense layer, and after every block of CNN and CNN8, while training."""
+    freeze: str = "none"
+    """What is trained in round 2: none (nothing frozen), head_only, last_stage, stem_head, or all from a layer on that
+    is given by its name or number."""
+    epochs: int = 30
+    """Epochs of a round at most. Round 1 (backbone frozen) is left out where nothing is pretrained."""
+    head_epochs: int | None = None
+    """Epochs of round 1, if other than --epochs."""
+    batch_size: int = 16
+    """Crops per step."""
+    loss: str = "crossentropy"
+    """crossentropy, focal, asymmetric (several labels), sparse, or another of Keras' losses."""
+    focal_gamma: float = 2.0
+    """How much the focal loss turns to images that are still wrong."""
+    optimizer: str = "rmsprop"
+    """Any Keras optimizer by name: rmsprop, adam, adamw, sgd, adadelta, ..."""
+    learning_rate: float = 1e-3
+    """Learning rate of round 1."""
+    fine_tune_learning_rate: float | None = None
+    """Learning rate of round 2; default that of round 1."""
+    schedule: Literal["plateau", "smooth", "cyclic", "cosine"] = "plateau"
+    """plateau: times 0.2 after half the patience without a better monitor. smooth: times --lr_decay every epoch.
+    cyclic: cycles of half a cosine, each times --lr_decay lower than the one before. cosine: one half cosine."""
+    lr_decay: float = 0.95
+    """Factor of the learning rate per epoch (smooth) or per cycle (cyclic)."""
+    cycle_epochs: int = 10
+    """Epochs of a cycle of the cyclic schedule."""
+    min_learning_rate: float = 0.0
+    """Floor of the learning rate."""
+    warmup_epochs: int = 0
+    """Epochs in which the learning rate rises to its value, before the schedule begins (not with plateau)."""
+    feature_views: int = 4
+    """Augmented views of every crop whose features are stored for round 1, while the backbone is frozen."""
+    patience: int = 10
+    """Epochs without a better monitor before a round stops."""
+    monitor: str = "val_loss"
+    """What the best checkpoint, the early stop and the plateau watch: val_loss, val_accuracy, val_macro_f1, loss,
+    accuracy; for several labels also val_samples_f1, val_micro_f1."""
+    thresholds: Literal["fit", "half"] | None = None
+    """Several labels: probability from which a class is predicted. fit (default): for each class the one with the best
+    F1 on the split val. half: 0.5."""
+    soft_labels: float = 0.0
+    """Width in planes of Gaussian soft labels of a z job; 0: plain labels."""
+    flip: bool = False
+    """Augment: mirror left-right and up-down. Wrong for a PSF that leans to one side with z."""
+    turn: bool = False
+    """Augment: turn by multiples of 90 degrees. Wrong for an astigmatic PSF, where it swaps +z and -z."""
+    shift_px: int = 1
+    """Augment: shift by up to this many pixels."""
+    rotate_deg: float = 0.0
+    """Augment: rotate by up to this many degrees."""
+    stretch: float = 0.0
+    """Augment: stretch or squeeze each axis by a factor of up to 1 + this."""
+    crop: float = 0.0
+    """Augment: cut away up to this share of the side and enlarge the rest."""
+    brightness: float = 0.0
+    """Augment: darken or brighten by a factor of up to 1 -+ this."""
+    contrast: float = 0.0
+    """Augment: lower or raise the contrast by a factor of up to 1 -+ this."""
+    colour: float = 0.0
+    """Augment: scale every channel on its own by a factor of up to 1 -+ this."""
+    noise: float = 0.0
+    """Augment: add noise of up to this times the image's own standard deviation."""
+    blur_px: float = 0.0
+    """Augment: blur with a Gaussian of up to this standard deviation in pixels. Looks like defocus: not for z."""
+    mixup: float = 0.0
+    """Augment: overlay pairs of images and their labels (MixUp), with shares drawn from Beta(a, a)."""
+    cutmix: float = 0.0
+    """Augment: paste parts of other images with their labels (CutMix), with shares drawn from Beta(a, a)."""
+    oversample: tuple[str, ...] = ()
+    """Rare classes whose images are drawn more often, each time augmented anew."""
+    oversample_to: int | None = None
+    """Images of a rare class in an epoch; without --oversample every class below is rare. Default: the mean of the
+    others."""
+    class_weights: Literal["none", "balanced", "effective"] = "none"
+    """Weights of classes in the loss: balanced by their counts, or by their effective numbers of images."""
+    thin: float | None = None
+    """Augment: keep each photon with a probability drawn between this and 1; 1: off. Default 0.3 where pixels are
+    integers, which are taken for photons whatever the camera's gain, else off."""
+    camera_offset: float | None = None
+    """Camera counts without light; default the darkest pixels of the training set."""
+    seed: int = 0
+    """Seed of weights, order and augmentation."""
+    deterministic: bool = False
+    """Use only deterministic operations."""
+    folds: int = 0
+    """Cross-validation: train and test this many times, each on another share of the groups; 0: off."""
+    keep_val: bool = False
+    """Cross-validation leaves the split val as it is (a curated one), instead of dealing it out too."""
+    preview: bool = False
+    """Only draw augmented images, class counts and learning rates into the folder of the run, without training."""
+    evaluate: bool = True
+    """Evaluate the test split at the end (val where there is none)."""
+    overwrite: bool = False
+    """Replace a run that is there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """Evaluates a run on a split of its data, beside a classical baseline."""
+
+    load_logs_path: Annotated[str, _alias("load_checkpoint_path")] = ""
+    """Folder of the run."""
+    data_path: str = ""
+    """Folder of the set; default the one the run was trained on."""
+    split: Literal["train", "val", "test"] = "test"
+    """Split to evaluate."""
+    batch_size: int = 64
+    """Crops per step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictOptions:
+    """Predicts the class of new images: one row per image, page or bead."""
+
+    inputs: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Images, multi-frame TIFFs, or folders of them."""
+    load_logs_path: Annotated[str, _alias("load_checkpoint_path")] = ""
+    """Folder of the run."""
+    pred_save_path: str = "predictions.csv"
+    """CSV file to write."""
+    pred_save_name: str = ""
+    """NumPy file (N, classes) of the probabilities to write as well."""
+    spots: str = ""
+    """CSV of bead positions (columns y,x in pixels) at which to cut crops instead of finding beads."""
+    batch_size: int = 64
+    """Crops per step."""
+    overwrite: bool = False
+    """Replace what is there."""
+
+
+COMMANDS: dict[str, type] = {
+    "simulate": SimulateOptions,
+    "make_dataset": MakeDatasetOptions,
+    "train": TrainOptions,
+    "evaluate": EvaluateOptions,
+    "predict": PredictOptions,
+}

@@ -1,0 +1,169 @@
+"""What is settled before a training: checks of set against options, classes in balance, model and rounds."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import resnet_zclass as rz
+from resnet_zclass import imbalance
+from resnet_zclass.augment import build_augment, check_z_safe
+from resnet_zclass.errors import InputError
+from resnet_zclass.labels import read_label_table
+from resnet_zclass.loader import Dataset
+from resnet_zclass.options import TrainOptions
+from resnet_zclass.pack import Subset
+from resnet_zclass.pixels import Pixels, measure_pixels
+from resnet_zclass.runs import ROUND_FOLDERS
+from resnet_zclass.splits import SPLITS
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What a training begins with.
+
+    Attributes:
+        model: The classifier, with the weights it starts from.
+        rounds: What to train, in order.
+        augment: Function of raw crops and a generator.
+        camera_offset: Camera counts without light, given or measured.
+        drawn: Indices of the training images of an epoch, with repeats.
+        class_weights: Weight of every class in the loss, `(K,)`.
+    """
+
+    model: "keras.Model"
+    rounds: "list[rz.rounds.Round]"
+    augment: Callable[[np.ndarray, np.random.Generator], np.ndarray]
+    camera_offset: float
+    drawn: np.ndarray
+    class_weights: np.ndarray
+
+
+def settle(options: TrainOptions, data: Dataset) -> TrainOptions:
+    """The options with what depends on the set filled in.
+
+    Raises:
+        InputError: If they do not suit the set.
+    """
+    if options.thresholds and not data.several:
+        raise InputError("--thresholds are for several labels per image; with one label the most probable class wins.")
+    if options.thin is None:
+        counts = data.crops.dtype.kind == "u" and data.crops.shape[3] == 1
+        options = dataclasses.replace(options, thin=0.3 if counts else 1.0)
+    return dataclasses.replace(
+        options,
+        thresholds=(options.thresholds or "fit") if data.several else None,
+        stem=rz.models.resolve_stem(options.stem, options.model_name, data.crops.shape[3]),
+    )
+
+
+def check_trainable(data: Dataset, fit: dict[str, Any], strengths: dict[str, float], soft_labels: float) -> None:
+    """Says what does not suit the set, before any work is done; arguments as of `train_run`.
+
+    Raises:
+        InputError: If a class has no image in a split that has others, or an option cannot be had with these labels.
+    """
+    parted = data.items.groupby("group").split.nunique()
+    if (parted > 1).any():
+        print(f"warning: {(parted > 1).sum()} groups stand in several splits, so that results flatter.")
+    rz.callbacks.check_monitor(fit["monitor"], len(data.indices("val")) > 0, data.several)
+    rz.rounds.build_optimizer(fit["optimizer"], 1e-3)
+    mixes = bool(strengths["mixup"] or strengths["cutmix"])
+    rz.losses.check_loss(fit["loss"], data.several, mixes, soft=bool(soft_labels and data.is_z))
+    if data.is_z:
+        check_z_safe(strengths)
+    if not len(data.indices("train")):
+        raise InputError(f"{data.path} has no split train; make_dataset --fractions sets its share.")
+    targets, names = data.targets, list(data.classes.LabelText)
+    for split in SPLITS:
+        present = targets[data.indices(split)].any(axis=0)
+        missing = [name for name, there in zip(names, present, strict=True) if not there]
+        if missing and present.any():
+            if not data.several:
+                raise InputError(
+                    f"{data.path}: class {missing[0]!r} has no image in {split}; all splits want all classes."
+                )
+            print(f"warning: {len(missing)} of {len(names)} classes have no image in {split}: {', '.join(missing)}.")
+
+
+def prepare(
+    data: Dataset,
+    rounds: "list[rz.rounds.Round]",
+    build: Callable[..., "keras.Model"],
+    strengths: dict[str, Any],
+    balance: dict[str, Any],
+    weights: str,
+    head_epochs: int | None,
+    seed: int,
+) -> Prepared:
+    """Measures pixels, balances classes, builds the model and tries what would else fail hours later.
+
+    Arguments as of `train.train_run`.
+
+    Raises:
+        InputError: If something does not suit the set.
+    """
+    train = data.indices("train")
+    pixels = measure_pixels(Subset(data.crops, train), strengths["camera_offset"])
+    if pixels.is_dark:
+        raise InputError(f"--camera_offset {pixels.offset:g}: no pixel of the training set lies above it.")
+    augment = build_augment(**strengths | {"camera_offset": pixels.offset})
+    augment(data.crops[train[:1]], np.random.default_rng(0))  # says now what does not suit these crops
+    drawn, class_weights = balance_classes(data, seed, **balance)
+    model = build(data, pixels)
+    if keep_head(model, weights, data) and head_epochs is None:
+        rounds = [round_ for round_ in rounds if round_.folder != ROUND_FOLDERS[0]] or rounds
+    for round_ in rounds:
+        rz.models.apply_freeze(model, round_.freeze)
+    return Prepared(model, rounds, augment, pixels.offset, drawn, class_weights)
+
+
+def build_for(data: Dataset, pixels: Pixels, num_class: int | None = None, **model: Any) -> "keras.Model":
+    """Builds the classifier for a set.
+
+    Args:
+        data: The set: shape of crops, classes.
+        pixels: What its training crops are like.
+        num_class: Number of classes that is expected; None takes what there is.
+        **model: Keywords of `models.build_classifier`.
+
+    Raises:
+        InputError: If the number of classes is not `num_class`, or the model cannot be built.
+    """
+    n_classes = len(data.classes)
+    if num_class is not None and num_class != n_classes:
+        raise InputError(f"--num_class {num_class}: {data.path} has {n_classes} classes.")
+    return rz.models.build_classifier(data.crops.shape[1:], n_classes, pixels=pixels, several=data.several, **model)
+
+
+def balance_classes(
+    data: Dataset, seed: int, oversample: Sequence[str], oversample_to: int | None, class_weights: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the training images of an epoch, with repeats, and the weight of every class in the loss `(K,)`."""
+    train, targets = data.indices("train"), data.targets
+    names = list(data.classes.LabelText)
+    drawn = train[imbalance.oversample(targets[train], names, oversample, oversample_to, seed)]
+    return drawn, imbalance.class_weights(imbalance.count_labels(targets[drawn]), class_weights)
+
+
+def keep_head(model: "keras.Model", weights: str, data: Dataset) -> bool:
+    """Takes the head of a run's model over where its classes are those of the set; says aloud what is done."""
+    path = Path(weights)
+    if path.suffix != ".keras" or not path.is_file():
+        return False
+    table = next((folder / "classes.csv" for folder in path.parents[:2] if (folder / "classes.csv").is_file()), None)
+    before = list(read_label_table(table).LabelText) if table else None
+    same = before is None or before == list(data.classes.LabelText)
+    if same and rz.models.load_head_weights(model, path):
+        print(f"{path}: backbone and head are trained further.")
+        return True
+    gone = "" if before is None else f"; it knew {', '.join(before[:12])}{', ...' if len(before) > 12 else ''}"
+    print(
+        f"{path}: the backbone is trained further, its head is replaced, because the classes or the head differ{gone}."
+    )
+    return False
