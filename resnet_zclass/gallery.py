@@ -25,8 +25,9 @@ def draw_overview(
     plane_names: Sequence[str],
     counts: "DataFrame",
     max_fields: int = 2,
+    axis_names: tuple[str, str] = ("bead", "class (plane, upwards in z)"),
 ) -> None:
-    """Draws what a set was made of: fields with their beads, crops plane by plane, and the number of crops.
+    """Draws what a set was made of: fields with their beads, crops class by class, and the number of crops.
 
     Args:
         path: PNG to write.
@@ -37,6 +38,7 @@ def draw_overview(
         plane_names: one per column of the montage.
         counts: table of crops, one row per class, one column per split.
         max_fields: number of fields to draw at most.
+        axis_names: what the rows and the columns of the montage are.
     """
     crop_px = montage.shape[-1]
     with style():
@@ -45,7 +47,7 @@ def draw_overview(
         if fields:
             _draw_fields(sides[0], fields[:max_fields], len(fields), crop_px)
         top, bottom = sides[1].subfigures(2, 1, height_ratios=[2.4, 1.0])
-        _draw_montage(top, montage, bead_names, plane_names)
+        _draw_montage(top, montage, bead_names, plane_names, axis_names)
         _draw_counts(bottom, counts)
         save_figure(figure, path)
 
@@ -85,7 +87,13 @@ def _draw_boxes(axes: "Axes", beads: "DataFrame", crop_px: int, colour: str) -> 
     return box
 
 
-def _draw_montage(figure: "Figure", montage: np.ndarray, bead_names: Sequence[str], plane_names: Sequence[str]) -> None:
+def _draw_montage(
+    figure: "Figure",
+    montage: np.ndarray,
+    bead_names: Sequence[str],
+    plane_names: Sequence[str],
+    axis_names: tuple[str, str],
+) -> None:
     n_beads, n_planes, height, width = montage.shape
     gap = max(1, width // 16)
     canvas = np.full((n_beads * (height + gap) - gap, n_planes * (width + gap) - gap), np.nan)
@@ -102,7 +110,7 @@ def _draw_montage(figure: "Figure", montage: np.ndarray, bead_names: Sequence[st
     axes.set_yticks(np.arange(n_beads) * (height + gap) + height / 2, names, fontsize=7)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set(title="crops, each row with its own contrast", xlabel="class (plane, upwards in z)", ylabel="bead")
+    axes.set(title="crops, each row with its own contrast", xlabel=axis_names[1], ylabel=axis_names[0])
 
 
 def _draw_counts(figure: "Figure", counts: "DataFrame") -> None:

@@ -207,7 +207,8 @@ def write_crops(folder: Path, crops: Crops, table: DataFrame) -> None:
     ]
     counts = pd.crosstab(table["label"], table["split"]).reindex(crops.classes)
     counts = counts[[split for split in SPLITS if split in counts]]
-    draw_overview(folder / "overview.png", fields, *_choose_montage(crops), counts)
+    axis_names = {} if "plane" in table else {"axis_names": ("image", "class")}
+    draw_overview(folder / "overview.png", fields, *_choose_montage(crops), counts, **axis_names)
 
 
 def summarise(crops: Crops, table: DataFrame) -> list[str]:
