@@ -22,6 +22,10 @@ SMALL_CNNS: dict[str, tuple[tuple[int, ...], ...]] = {
     "CNN8": ((32, 32), (64, 64), (128, 128)),  # eight layers with a head of two
 }
 
+# Of the moving averages of batch normalisation: Keras' 0.99 wants hundreds of steps an epoch, which small sets do not
+# have; until the averages have caught up, validation is far worse than training.
+BN_MOMENTUM = 0.9
+
 # Smallest images in pixels, where that is not Keras' own minimum. InceptionResNetV2 was used on 139 px by the authors
 # of jobs like these; Keras' 75 px leave it a single position to pool.
 MIN_SIZES = {"InceptionResNetV2": 139}
@@ -159,8 +163,7 @@ def _conv_bn(x, filters: int, strides: int, name: str):
     x = keras.layers.Conv2D(
         filters, 3, strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
     )(x)
-    # Keras' momentum of 0.99 wants hundreds of steps an epoch, which small sets do not have.
-    return keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
+    return keras.layers.BatchNormalization(momentum=BN_MOMENTUM, name=f"{name}_bn")(x)
 
 
 def _conv_bn_relu(x, filters: int, strides: int, name: str):
@@ -228,6 +231,9 @@ def _build_application(model_name: str, shape: tuple[int, int, int], is_imagenet
             )
     except Exception as error:  # Keras raises a bare Exception when a download fails
         raise _say_why(error, model_name, shape) from error
+    for layer in flat_layers(net):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = min(layer.momentum, BN_MOMENTUM)
     # Not by the application's own `name`: some look for their weights under it.
     return _with_stable_names(keras.Model(net.inputs[0], net.outputs[0], name="backbone"))
 

@@ -78,10 +78,7 @@ def hold_out_validation(data: Dataset, fraction: float, seed: int) -> Dataset:
     truth = {"targets": data.targets[train]} if data.several else {"labels": data.labels[train]}
     chosen, by_group = carve_validation(groups, fraction, seed, **truth)
     if not by_group:
-        print(
-            "note: a class has a single group to train on, so images are held out for validation one by one; scores "
-            "on val flatter, those on test do not."
-        )
+        print("note: a class has a single group to train on, so images are held out for validation one by one.")
     splits = data.items.split.to_numpy(copy=True)
     splits[train[chosen]] = "val"
     return data.with_splits(splits)

@@ -68,9 +68,10 @@ def check_trainable(data: Dataset, fit: dict[str, Any], strengths: dict[str, flo
     Raises:
         InputError: If a class has no image in a split that has others, or an option cannot be had with these labels.
     """
-    parted = data.items.groupby("group").split.nunique()
-    if (parted > 1).any():
-        print(f"warning: {(parted > 1).sum()} groups stand in several splits, so that results flatter.")
+    for split, others in (("test", ["train", "val"]), ("val", ["train"])):
+        shared = set(data.items.group[data.indices(split)]) & set(data.items.group[data.items.split.isin(others)])
+        if shared:
+            print(f"warning: {len(shared)} groups stand in {split} and in {' or '.join(others)}: {split} flatters.")
     rz.callbacks.check_monitor(fit["monitor"], len(data.indices("val")) > 0, data.several)
     rz.rounds.build_optimizer(fit["optimizer"], 1e-3)
     mixes = bool(strengths["mixup"] or strengths["cutmix"])

@@ -183,3 +183,9 @@ def test_an_unknown_name_is_refused_with_those_near_it(name, near):
 
 def test_a_name_that_keras_applications_exports_only_at_its_top_is_found():
     assert find_stem(build_backbone("MobileNetV3Small", (32, 32, 2))).kernel.shape[2] == 2
+
+
+def test_moving_averages_follow_within_the_few_steps_of_a_small_set():
+    backbone = build_backbone("ResNet50", (32, 32, 3))
+    momenta = {layer.momentum for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)}
+    assert momenta == {0.9}
