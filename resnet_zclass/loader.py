@@ -18,7 +18,7 @@ from resnet_zclass.labels import find_target_table, read_class_names, read_targe
 from resnet_zclass.metrics import multi_hot, one_hot
 from resnet_zclass.pack import PackedCrops, open_pack, pack_images
 from resnet_zclass.splits import SPLITS, split_multi_label
-from resnet_zclass.tree import find_splits, join_manifest, list_folder, list_tree, read_classes
+from resnet_zclass.tree import find_splits, has_planes, join_manifest, list_folder, list_tree, read_classes
 
 pd = lazy.load("pandas")
 
@@ -102,7 +102,8 @@ def read_dataset(
             sorted folder names of `train`); optionally `manifest.csv`. Several labels per image: a folder of images
             and a table `Id,Target`, optionally with columns `split` and `group`.
         channels: Ends of the names of channel files that make an image together, such as `_red`, `_green`.
-        size_px: Side to which all images are brought if one is larger or they differ in size; None leaves them.
+        size_px: Side to which all images are brought if one is larger or they differ in size; None leaves them, as it
+            does crops of beads, which are cut out of larger images to be predicted.
         always_resize: Bring images to `size_px` also where all are smaller.
         label_table: Path of the table `Id,Target`; found by itself where it is in the folder or beside it.
         class_names: Table of class names for a set with several labels, or `hpa`.
@@ -119,6 +120,7 @@ def read_dataset(
     path = Path(data_path)
     if not path.is_dir():
         raise InputError(f"{path} is not a folder; --data_path wants one with images in it.")
+    size_px = None if has_planes(path) else size_px
     folders = find_splits(path)
     several = bool(label_table) or not folders
     if several:

@@ -68,7 +68,15 @@ class Run:
 
     def read_set(self, data_path: str | Path) -> Dataset:
         """Reads another set as the run's own was read: channels, size, label table; all of it is test if unsplit."""
-        changes = {"fractions": (0.0, 0.0, 1.0), "label_table": "", "size_px": None}
+        changes = {
+            "fractions": (0.0, 0.0, 1.0),
+            "label_table": "",
+            "size_px": None,
+            "group": "group",
+            "group_regex": "",
+        }
+        if self.thresholds is not None:
+            changes["class_names"] = str(self.path / "classes.csv")
         if self.resized:
             changes |= {"size_px": self.crop_shape[0], "always_resize": True}
         return read_dataset(data_path, **(choose_reading(self.options) | changes))

@@ -26,6 +26,15 @@ def find_splits(path: Path) -> dict[str, Path]:
     return {split: folders[0] for split, folders in found.items() if folders}
 
 
+def has_planes(path: Path) -> bool:
+    """Whether the manifest of a tree speaks of z planes."""
+    try:
+        with (path / "manifest.csv").open(encoding="utf-8") as file:
+            return "plane" in file.readline().strip().split(",")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def read_classes(path: Path, folders: Mapping[str, Path]) -> "pd.DataFrame":
     """The classes of a tree: `LabelText`, `LabelInteger`, from its label table or the folder names of its first split.
 

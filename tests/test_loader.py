@@ -186,3 +186,29 @@ def test_a_spoilt_set_is_refused_naming_the_file_and_packs_nothing(spoil, drawn_
         read_dataset(drawn_set)
     assert named in str(caught.value)
     assert not list(drawn_set.parent.glob("*.h5")) or spoil.startswith("manifest")
+
+
+def test_images_of_several_sizes_are_brought_to_one_with_their_depth(tmp_path):
+    folder = write_single_images(tmp_path / "set", dtype="uint16")
+    iio.imwrite(folder / "train" / "a" / "0.png", np.full((13, 9), 40_000, "uint16"))
+    with pytest.raises(InputError, match="--im_size"):
+        read_dataset(folder)
+    data = read_dataset(folder, size_px=8)
+    assert data.resized
+    assert data.crops.shape[1:] == (8, 8, 1)
+    assert data.crops.dtype == np.uint16
+    assert (data.crops == 40_000).all(axis=(1, 2, 3)).sum() == 1
+
+
+def test_images_that_are_smaller_stay_as_they_are_unless_told(tmp_path):
+    folder = write_single_images(tmp_path / "set")
+    data = read_dataset(folder, size_px=32)
+    assert not data.resized
+    assert data.crops.shape[1:] == (8, 8, 1)
+    assert read_dataset(folder, size_px=32, always_resize=True).crops.shape[1:] == (32, 32, 1)
+
+
+def test_crops_of_beads_are_never_resized_before_the_model(drawn_set):
+    data = read_dataset(drawn_set, size_px=8)
+    assert data.crops.shape[1:] == (16, 16, 1)
+    assert not data.resized
