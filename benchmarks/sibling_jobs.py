@@ -1,9 +1,9 @@
 """Runs every sibling preset end to end on real images: train, train further, evaluate, predict.
 
-`python -m benchmarks.sibling_jobs IMAGES --weights resnet50_notop.weights.h5` trains for few epochs, so it shows that the
-paths work, not how good they get. IMAGES holds `yeast/PROTEIN/*_{gfp,rfp}.tif`, `seedlings/{train,validation}/SPECIES/*.png`
-and `hpa/{train_sample,complete_rgby}`. Of the last only one image has all four channels; the others lend their green
-one to all four, so their rows say nothing of the biology.
+`python -m benchmarks.sibling_jobs IMAGES --weights resnet50_notop.weights.h5` trains for few epochs, so it shows that
+the paths work, not how good they get. IMAGES holds `yeast/PROTEIN/*_{gfp,rfp}.tif`,
+`seedlings/{train,validation}/SPECIES/*.png` and `hpa/{train_sample,complete_rgby}`. Of the last only one image has all
+four channels; the others lend their green one to all four, so their rows say nothing of the biology.
 """
 
 import argparse

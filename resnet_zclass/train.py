@@ -24,7 +24,7 @@ from resnet_zclass.options import TrainOptions
 from resnet_zclass.opts import DEFAULT_PRESET, load_options, pick, require
 from resnet_zclass.pack import Subset
 from resnet_zclass.predict import predict_probabilities
-from resnet_zclass.prepare import build_for, check_trainable, prepare, settle
+from resnet_zclass.prepare import Prepared, build_for, check_trainable, prepare, settle
 from resnet_zclass.preview import draw_preview
 from resnet_zclass.runs import (
     MODEL_FILE,
@@ -143,28 +143,44 @@ def train_run(
         print(f"pictures: {run_path}")
         return
     targets = one_hot(data.labels, len(data.classes), soft_labels) if data.is_z else data.targets
-    weighs = balance["class_weights"] != "none"
-    weigh = functools.partial(image_weights, weights=made.class_weights) if weighs else None
-    teach = functools.partial(
-        train_round,
-        train_set=(Subset(data.crops, made.drawn), targets[made.drawn]),
-        val_set=_take(data, "val"),
-        augment=made.augment,
-        mix=build_mix(**mixing),
-        weigh=weigh,
-        feature_views=feature_views,
-        fit=fit,
-        several=data.several,
-    )
-    model = made.model
-    for number, round_ in enumerate(made.rounds, start=1):
-        title = f"{run_path.name}, round {number} of {len(made.rounds)}"
-        model = teach(model, round_, run_path / round_.folder, title)
+    model = train_rounds(data, run_path, made, targets, build_mix(**mixing), feature_views, fit)
     if thresholds == "fit":
         write_classes(run_path, data, fit_on_validation(model, data))
     with whole_file(run_path / MODEL_FILE) as partial:
         model.save(partial)
     print(f"model: {run_path / MODEL_FILE}")
+
+
+def train_rounds(
+    data: Dataset,
+    run_path: Path,
+    made: Prepared,
+    targets: np.ndarray,
+    mix: Callable | None,
+    feature_views: int,
+    fit: dict[str, Any],
+) -> "keras.Model":
+    """Trains round after round, each from the best checkpoint of the one before; returns the last one's best.
+
+    Arguments as of `train_run`; `targets` are those of all crops, `(N, K)`.
+    """
+    model, weighs = made.model, bool((made.class_weights != 1).any())
+    for number, round_ in enumerate(made.rounds, start=1):
+        model = train_round(
+            model,
+            round_,
+            run_path / round_.folder,
+            f"{run_path.name}, round {number} of {len(made.rounds)}",
+            train_set=(Subset(data.crops, made.drawn), targets[made.drawn]),
+            val_set=_take(data, "val"),
+            augment=made.augment,
+            mix=mix,
+            weigh=functools.partial(image_weights, weights=made.class_weights) if weighs else None,
+            feature_views=feature_views,
+            fit=fit,
+            several=data.several,
+        )
+    return model
 
 
 def train_round(
