@@ -1,8 +1,9 @@
 """What helps a rare label: oversampling, class weights and losses on drawn cells with several labels; the early stop.
 
-`python -m benchmarks.several_labels` draws a set of its own for every seed, with as many training images of the rare
-label as a hard job has, and trains `train --opts hpa_cnn`, made small, once per row on each. All rows of a seed share
-set, splits and training seed. It needs the folder `tests` of the repository, which draws the cells.
+`python -m benchmarks.several_labels` draws a set of its own for every seed and trains `train --opts hpa_cnn`, made
+small, once per row on each. All rows of a seed share set, splits and training seed. How hard the rare label is depends
+on its frequency `--rare` and on the preset's `--dropout`, which a net as small as this learns the label much worse
+with; so one row has none. The folder `tests` of the repository draws the cells.
 """
 
 import argparse
@@ -20,9 +21,10 @@ from benchmarks.measure import report, run_command
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from drawn_labels import CHANNELS, NAMES, write_labelled_folder
 
-FREQUENCIES = (0.6, 0.5, 0.35, 0.04)
+COMMON = (0.6, 0.5, 0.35)  # frequencies of the other labels
 RARE = NAMES[-1]
-SIZES = {"train": 300, "val": 400, "test": 1000}  # about 12, 16 and 40 images with the rare label
+N_TRAIN = 300
+N_RARE = {"val": 16, "test": 40}  # images with the rare label, on average, whatever its frequency
 SIDE_PX = 32
 
 # The preset made small: images, batches, shifts and dense layers, and the names of these classes for those of HPA. The
@@ -32,13 +34,13 @@ SMALL += ["--hidden", 64, "--oversample"]
 ALIKE = ["--schedule", "cosine", "--patience", 1000]
 OVERSAMPLE = ["--oversample", RARE]
 
-# Images in an epoch with OVERSAMPLE, in images without.
-LONGER = 1 + np.mean(FREQUENCIES[:-1]) - FREQUENCIES[-1]
+LONGER = 1.44  # images in an epoch with OVERSAMPLE at the default frequency, in images without
 LONG_PLAIN = f"plain, {LONGER:.2f} x the epochs"
 
 VARIANTS = {
     "plain": [],
     LONG_PLAIN: [],  # takes as many steps as the row that oversamples to the mean of the others
+    "--dropout 0": ["--dropout", 0],
     "--oversample_to 60": ["--oversample_to", 60],
     f"--oversample {RARE}": OVERSAMPLE,
     "--class_weights balanced": ["--class_weights", "balanced"],
@@ -54,27 +56,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=3, help="number of repeats")
+    parser.add_argument("--rare", type=float, default=0.04, help="frequency of the rare label")
+    parser.add_argument("--dropout", type=float, default=0.25, help="of all rows but the one without")
     arguments = parser.parse_args()
+    sizes = {"train": N_TRAIN} | {split: round(n / arguments.rare) for split, n in N_RARE.items()}
+    facts = vars(arguments) | {"sizes": sizes, "side_px": SIDE_PX, "common": COMMON, "rare_label": RARE}
+    same = ["--dropout", arguments.dropout]
     runs, counts = [], {}
-    facts = {"epochs": arguments.epochs, "sizes": SIZES, "side_px": SIDE_PX, "frequencies": FREQUENCIES, "rare": RARE}
     with tempfile.TemporaryDirectory() as tmp:
         for seed in range(arguments.seeds):
-            folder = draw_set(Path(tmp, f"cells{seed}"), seed)
+            folder = draw_set(Path(tmp, f"cells{seed}"), sizes, (*COMMON, arguments.rare), seed)
             counts[seed] = count_rare(folder)
             if seed == 0:
-                show_early_stop(folder, Path(tmp, "logs"), arguments.epochs)
-            runs += compare(folder, Path(tmp, "logs"), arguments.epochs, seed)
+                show_early_stop(folder, Path(tmp, "logs"), arguments.epochs, same)
+            runs += compare(folder, Path(tmp, "logs"), arguments.epochs, seed, [*same, *ALIKE])
             report("several_labels", summarise(runs), runs=runs, rare_counts=counts, **facts)
     print(f"mean ± standard deviation of {arguments.seeds} seeds; images with the rare label per seed: {counts}")
     written = json.loads(Path(__file__).with_suffix(".json").read_text())
     print(facts | written["machine"] | written["versions"])
 
 
-def draw_set(folder: Path, seed: int) -> Path:
+def draw_set(folder: Path, sizes: dict[str, int], frequencies: tuple[float, ...], seed: int) -> Path:
     """Draws a folder of cells whose table says which split each is in."""
-    write_labelled_folder(folder, sum(SIZES.values()), SIDE_PX, seed, FREQUENCIES)
+    write_labelled_folder(folder, sum(sizes.values()), SIDE_PX, seed, frequencies)
     table = pd.read_csv(folder / "labels.csv", dtype=str)
-    table.assign(split=np.repeat(list(SIZES), list(SIZES.values()))).to_csv(folder / "labels.csv", index=False)
+    table.assign(split=np.repeat(list(sizes), list(sizes.values()))).to_csv(folder / "labels.csv", index=False)
     return folder
 
 
@@ -82,7 +88,7 @@ def count_rare(folder: Path) -> dict[str, int]:
     """Images with the rare label in every split."""
     table = pd.read_csv(folder / "labels.csv", dtype=str)
     is_rare = table.Target.str.split().apply(lambda numbers: str(NAMES.index(RARE)) in numbers)
-    return {split: int(is_rare[table.split == split].sum()) for split in SIZES}
+    return {split: int(is_rare[table.split == split].sum()) for split in pd.unique(table.split)}
 
 
 def train(folder: Path, run_path: Path, epochs: int, seed: int, words: list) -> dict:
@@ -93,12 +99,12 @@ def train(folder: Path, run_path: Path, epochs: int, seed: int, words: list) -> 
     return {"path": run_path} | run_command(["-m", "resnet_zclass.train", *options])
 
 
-def compare(folder: Path, logs_path: Path, epochs: int, seed: int) -> list[dict]:
-    """Trains every variant on one set; returns a row of scores for each."""
+def compare(folder: Path, logs_path: Path, epochs: int, seed: int, same: list) -> list[dict]:
+    """Trains every variant on one set, `same` options in all; returns a row of scores for each."""
     rows = []
     for k, (name, words) in enumerate(VARIANTS.items()):
         own_epochs = round(epochs * (LONGER if name == LONG_PLAIN else 1))
-        run = train(folder, logs_path / f"{seed}_{k}", own_epochs, seed, [*ALIKE, *words])
+        run = train(folder, logs_path / f"{seed}_{k}", own_epochs, seed, [*same, *words])
         rows.append({"trained with": name, "seed": seed, **score(run["path"]), "seconds": run["seconds"]})
     return rows
 
@@ -133,9 +139,9 @@ def _spread(values: pd.Series, sign: str = "") -> str:
     return f"{values.mean():{sign}.2f}{spread}"
 
 
-def show_early_stop(folder: Path, logs_path: Path, epochs: int) -> None:
+def show_early_stop(folder: Path, logs_path: Path, epochs: int, same: list) -> None:
     """Trains one run that stops at the best macro F1 on val; shows all epochs and which of them was saved."""
-    words = ["--monitor", "val_macro_f1", "--patience", 8, *OVERSAMPLE]
+    words = [*same, "--monitor", "val_macro_f1", "--patience", 8, *OVERSAMPLE]
     run_path = train(folder, logs_path / "stop", epochs, 0, words)["path"]
     history = pd.read_csv(run_path / "fine_tune_model" / "training_history.csv")
     best, last = history.val_macro_f1.idxmax(), len(history) - 1

@@ -57,3 +57,18 @@ def test_every_epoch_draws_augmentation_anew():
     data, _ = training_batches(one, TARGETS[:1], 1, seed=0, augment=build_augment(shift_px=3))
     shown = {x.tobytes() for x, _ in take(data, 12)}
     assert len(shown) > 6
+
+
+def test_mixed_images_come_with_mixed_targets_and_their_weights():
+    crops, targets = np.arange(8.0, dtype="float32").reshape(8, 1, 1, 1), np.eye(8, dtype="float32")
+
+    def mix(batch, target, rng):
+        return (batch + batch[::-1]) / 2, (target + target[::-1]) / 2
+
+    data, steps = training_batches(crops, targets, 3, seed=1, mix=mix, weigh=lambda t: t @ np.arange(8.0))
+    batches = list(data.take(steps).as_numpy_iterator())
+    assert [len(weights) for *_, weights in batches] == [3, 3, 2]
+    for batch, target, weights in batches:
+        np.testing.assert_allclose(target @ np.arange(8.0), batch.ravel(), rtol=1e-6)
+        np.testing.assert_allclose(weights, batch.ravel(), rtol=1e-6)
+    assert any((target == 0.5).any() for _, target, _ in batches)

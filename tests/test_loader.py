@@ -200,6 +200,14 @@ def test_images_of_several_sizes_are_brought_to_one_with_their_depth(tmp_path):
     assert (data.crops == 40_000).all(axis=(1, 2, 3)).sum() == 1
 
 
+def test_images_of_several_sizes_below_the_size_are_brought_to_it_too(tmp_path):
+    folder = write_single_images(tmp_path / "set")
+    iio.imwrite(folder / "test" / "b" / "2.png", np.full((9, 7), 40, "uint8"))
+    data = read_dataset(folder, size_px=16)
+    assert data.resized
+    assert data.crops.shape[1:] == (16, 16, 1)
+
+
 def test_images_that_are_smaller_stay_as_they_are_unless_told(tmp_path):
     folder = write_single_images(tmp_path / "set")
     data = read_dataset(folder, size_px=32)

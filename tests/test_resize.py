@@ -35,3 +35,8 @@ def test_channels_do_not_mix_and_images_of_the_size_are_left_alone():
     assert small[..., 2].min() == small[..., 2].max() == 77
     assert not small[..., [0, 1, 3]].any()
     assert resize_images(images, 32) is images
+
+
+def test_integers_are_rounded_and_not_cut():
+    pair = np.array([[3, 4], [4, 4]], "uint8").reshape(1, 2, 2, 1)  # mean 3.75
+    assert resize_images(pair, 1).item() == 4
