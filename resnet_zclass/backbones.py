@@ -36,7 +36,6 @@ def build_backbone(
     input_shape: tuple[int, int, int],
     is_imagenet: bool = False,
     stem_stride: int = 1,
-    dropout: float = 0.0,
 ) -> keras.Model:
     """Builds a backbone.
 
@@ -45,7 +44,6 @@ def build_backbone(
         input_shape: `(height, width, channels)` in pixels.
         is_imagenet: Whether a backbone of `keras.applications` gets its ImageNet weights.
         stem_stride: Stride of the first convolution of a `ResNet{6n+2}`.
-        dropout: Share of features dropped after every pooling of one of `SMALL_CNNS`.
 
     Returns:
         Model named `backbone`.
@@ -63,7 +61,7 @@ def build_backbone(
         raise InputError(f"--weights imagenet: there are none for {model_name}; choose ResNet50, or --weights none.")
     if model_name in SMALL_CNNS:
         _check_size(model_name, input_shape, 2 ** len(SMALL_CNNS[model_name]))
-        return build_small_cnn(input_shape, SMALL_CNNS[model_name], dropout)
+        return build_small_cnn(input_shape, SMALL_CNNS[model_name])
     return build_small_resnet(input_shape, int(model_name.removeprefix("ResNet")), stem_stride=stem_stride)
 
 
@@ -170,29 +168,27 @@ def _conv_bn_relu(x, filters: int, strides: int, name: str):
     return keras.layers.ReLU(name=f"{name}_relu")(_conv_bn(x, filters, strides, name))
 
 
-def build_small_cnn(
-    input_shape: tuple[int, int, int], filters: Sequence[Sequence[int]], dropout: float = 0.0
-) -> keras.Model:
+def build_small_cnn(input_shape: tuple[int, int, int], filters: Sequence[Sequence[int]]) -> keras.Model:
     """A plain convolutional net: 3x3 convolutions with batch norm and relu, in stages that end with a max pooling.
+
+    Nothing is dropped between stages: batch normalisation would take the averages of thinned-out features for those of
+    whole ones (Li et al., Understanding the Disharmony between Dropout and Batch Normalization, CVPR 2019).
 
     Args:
         input_shape: `(height, width, channels)`; each side at least 2 to the power of the number of stages.
         filters: Filters of the convolutions, one sequence per stage.
-        dropout: Share of the values dropped after every max pooling.
 
     Returns:
         Model named `backbone` that gives the averages of the last stage `(N, filters[-1][-1])`.
 
-    >>> [layer.name for layer in build_small_cnn((8, 8, 1), [[4]], dropout=0.2).layers[1:]]
-    ['conv1_1_conv', 'conv1_1_bn', 'conv1_1_relu', 'conv1_pool', 'conv1_dropout', 'avg_pool']
+    >>> [layer.name for layer in build_small_cnn((8, 8, 1), [[4]]).layers[1:]]
+    ['conv1_1_conv', 'conv1_1_bn', 'conv1_1_relu', 'conv1_pool', 'avg_pool']
     """
     image = x = keras.Input(input_shape, name="image")
     for stage, widths in enumerate(filters, start=1):
         for number, width in enumerate(widths, start=1):
             x = _conv_bn_relu(x, width, 1, name=f"conv{stage}_{number}")
         x = keras.layers.MaxPooling2D(name=f"conv{stage}_pool")(x)
-        if dropout:
-            x = keras.layers.Dropout(dropout, name=f"conv{stage}_dropout")(x)
     x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     return keras.Model(image, x, name="backbone")
 

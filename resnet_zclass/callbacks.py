@@ -1,8 +1,7 @@
 """What happens at the end of an epoch: one callback answers one question."""
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -112,8 +111,7 @@ class BestCheckpoint(keras.callbacks.Callback):
     """Saves a model, whole and atomically, whenever the monitored value is better than ever before.
 
     Unlike `keras.callbacks.ModelCheckpoint` it can save another model than the one being fitted (the whole
-    classifier while only its head is fitted on stored features), and a kill leaves the last good file. What is
-    saved loads without the loss it was trained with, which Keras would look for otherwise.
+    classifier while only its head is fitted on stored features), and a kill leaves the last good file.
 
     Args:
         model_to_save: The classifier.
@@ -132,31 +130,8 @@ class BestCheckpoint(keras.callbacks.Callback):
         value = self._sign * logs[self._monitor]
         if value < self._best:
             self._best = value
-            with whole_file(self._path) as partial, _uncompiled(self._model_to_save):
+            with whole_file(self._path) as partial:
                 self._model_to_save.save(partial)
-
-
-@contextlib.contextmanager
-def _uncompiled(model: keras.Model) -> Iterator[None]:
-    """Lets a model and the models within it pass for uncompiled, so that no loss or optimizer is saved with them.
-
-    A model within another keeps its loss even if the file is loaded with `compile=False`, and fails if it is unknown.
-    """
-    compiled = [part for part in _models_in(model) if part.compiled]
-    for part in compiled:
-        part.compiled = False
-    try:
-        yield
-    finally:
-        for part in compiled:
-            part.compiled = True
-
-
-def _models_in(layer: keras.layers.Layer) -> Iterator[keras.Model]:
-    if isinstance(layer, keras.Model):
-        yield layer
-        for part in layer.layers:
-            yield from _models_in(part)
 
 
 def build_callbacks(

@@ -42,6 +42,8 @@ def group_channels(paths: Sequence[Path], channels: Sequence[str] = ()) -> dict[
         if channel is None:
             others.append(path)
             continue
+        if path.stem == channel:
+            raise InputError(f"{path} has no name but its channel's; name the image before it.")
         files = found.setdefault(path.with_name(path.stem.removesuffix(channel)), {})
         if channel in files:
             raise InputError(f"{path} and {files[channel].name} are the same channel of one image; move one away.")

@@ -21,6 +21,7 @@ from resnet_zclass.opts import require
 from resnet_zclass.pack import Subset
 from resnet_zclass.predict import build_table, name_labels, predict_probabilities
 from resnet_zclass.runs import Run, read_run
+from resnet_zclass.splits import SPLITS
 
 pd = lazy.load("pandas")
 
@@ -86,7 +87,8 @@ def main(options: EvaluateOptions) -> None:
     else:
         data = run.read_set(data_path)
         trained_on = run.read_own_set() if own_path.is_dir() else None
-        folder_name = name_evaluation(options.split, data_path.resolve().name)
+        other = data_path.resolve()
+        folder_name = name_evaluation(options.split, "_".join(other.parts[-2 if other.name in SPLITS else -1 :]))
     evaluate_run(run, data, options.split, trained_on, options.batch_size, folder_name)
 
 

@@ -1,5 +1,6 @@
 """Every picture the package draws, in one style: labelled units, colours that colour-blind readers can tell apart."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,9 +57,19 @@ def style():
     return matplotlib.rc_context(STYLE)
 
 
+def escape(name: str) -> str:
+    r"""A name as matplotlib shows it to the letter: dollars would begin a formula.
+
+    >>> print(escape("a$b"))
+    a\$b
+    """
+    return name.replace("$", r"\$")
+
+
 def save_figure(figure: "Figure", path: str | Path) -> None:
     """Saves a figure whole, in the format of the path's suffix."""
-    with whole_file(path) as partial:
+    with whole_file(path) as partial, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # names in scripts that the font lacks
         figure.savefig(partial)
 
 
@@ -97,7 +108,7 @@ def draw_curves(
             _number_epochs(axes, len(history.get("loss", [])))
         handles, words = panels[0].get_legend_handles_labels()
         figure.legend(handles, words, loc="outside lower center", ncols=len(words))
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+        figure.suptitle(escape(title), x=0.01, ha="left", fontsize=10)
         save_figure(figure, path)
 
 
@@ -147,8 +158,8 @@ def draw_confusion(confusion: np.ndarray, names: Sequence[str], path: str | Path
         figure.colorbar(image, label="share of the true class", shrink=0.8)
         every = -(-len(names) // 20)
         ticks = np.arange(0, len(names), every)
-        axes.set_xticks(ticks, [names[i] for i in ticks], rotation=90)
-        axes.set_yticks(ticks, [names[i] for i in ticks])
+        axes.set_xticks(ticks, [escape(names[i]) for i in ticks], rotation=90)
+        axes.set_yticks(ticks, [escape(names[i]) for i in ticks])
         axes.set(xlabel="predicted class", ylabel="true class")
         axes.spines[:].set_visible(False)
         save_figure(figure, path)
@@ -261,7 +272,7 @@ def draw_class_scores(names: Sequence[str], scores: Mapping[str, np.ndarray], pa
 def _name_rows(axes: "Axes", names: Sequence[str], longest: int = 40) -> None:
     """Names the rows of a chart of horizontal bars from the top; long names lose their middle."""
     words = [name if len(name) <= longest else f"{name[: longest - 18]}...{name[-15:]}" for name in names]
-    axes.set_yticks(np.arange(len(names)), words, fontsize=8)
+    axes.set_yticks(np.arange(len(names)), [escape(word) for word in words], fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.6)
 
 

@@ -12,6 +12,7 @@ from resnet_zclass.errors import InputError
 from resnet_zclass.evaluate import HEADLINES, Evaluation, Predicted, evaluate_run, print_scores, score
 from resnet_zclass.files import whole_file
 from resnet_zclass.loader import Dataset
+from resnet_zclass.prepare import check_classes
 from resnet_zclass.runs import FOLDS_FILE, read_run
 from resnet_zclass.splits import carve_validation, fold_multi_label, split_in_folds
 
@@ -53,14 +54,17 @@ def cross_validate(
         folds = fold_multi_label(data.targets[dealt], groups, n_folds, seed)
     else:
         folds = split_in_folds(groups, n_folds, seed, data.labels[dealt])
-    evaluations: list[Evaluation] = []
+    all_fold_data = []
     for fold in range(n_folds):
-        print(f"fold {fold + 1} of {n_folds}")
         splits = np.full(len(data.items), "val", dtype="<U5")
         splits[dealt] = np.where(folds == fold, "test", "train")
         fold_data = data.with_splits(splits)
-        if not keep_val:
-            fold_data = hold_out_validation(fold_data, val_fraction, seed + fold)
+        all_fold_data.append(fold_data if keep_val else hold_out_validation(fold_data, val_fraction, seed + fold))
+        if not data.several:
+            check_classes(all_fold_data[-1])  # of all folds before the first is trained for hours
+    evaluations: list[Evaluation] = []
+    for fold, fold_data in enumerate(all_fold_data):
+        print(f"fold {fold + 1} of {n_folds}")
         train(fold_data, run_path / f"fold_{fold}", is_fold=True)
         evaluations.append(evaluate_run(read_run(run_path / f"fold_{fold}"), fold_data, "test", fold_data))
     summary = pool_evaluations(evaluations, data)

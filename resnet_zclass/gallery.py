@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resnet_zclass.figures import PURPLE, RED, SKY, SPLIT_COLOURS, new_figure, save_figure, style
+from resnet_zclass.figures import PURPLE, RED, SKY, SPLIT_COLOURS, escape, new_figure, save_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,7 +68,7 @@ def _draw_fields(figure: "Figure", fields: Sequence[tuple], n_fields: int, crop_
             else:
                 marker = _draw_boxes(axes, part, crop_px, SPLIT_COLOURS[kind])
             handles[kind] = marker
-        axes.set(title=name if len(name) < 40 else f"...{name[-37:]}", xlabel="x (px)", ylabel="y (px)")
+        axes.set(title=escape(name if len(name) < 40 else f"...{name[-37:]}"), xlabel="x (px)", ylabel="y (px)")
     order = [kind for kind in (*SPLIT_COLOURS, *refused) if kind in handles]
     title = "boxes: crops of used beads; crosses: refused"
     if n_fields > len(fields):
@@ -105,8 +105,8 @@ def _draw_montage(
             canvas[top : top + height, left : left + width] = crop
     axes = figure.subplots()
     axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_xticks(np.arange(n_planes) * (width + gap) + width / 2, plane_names, fontsize=7)
-    names = [name if len(name) < 22 else f"...{name[-19:]}" for name in bead_names]
+    axes.set_xticks(np.arange(n_planes) * (width + gap) + width / 2, [escape(name) for name in plane_names], fontsize=7)
+    names = [escape(name if len(name) < 22 else f"...{name[-19:]}") for name in bead_names]
     axes.set_yticks(np.arange(n_beads) * (height + gap) + height / 2, names, fontsize=7)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -120,7 +120,7 @@ def _draw_counts(figure: "Figure", counts: "DataFrame") -> None:
         axes.bar(np.arange(len(counts)), counts[split], bottom=below, color=SPLIT_COLOURS[split], label=split)
         below += counts[split].to_numpy()
     ticks = np.arange(0, len(counts), -(-len(counts) // 13))
-    axes.set_xticks(ticks, counts.index[ticks], fontsize=7)
+    axes.set_xticks(ticks, [escape(str(name)) for name in counts.index[ticks]], fontsize=7)
     axes.set(xlabel="class", ylabel="crops", xlim=(-0.6, len(counts) - 0.4))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
 

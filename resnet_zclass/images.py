@@ -114,10 +114,12 @@ def read_pages(path: str | Path) -> np.ndarray:
     if path.suffix.lower() in TIFF_SUFFIXES:
         with _open_tiff(path) as tiff:
             pixels, axes = _read_axes(tiff, path)
+            # 1 and 2 stand for alpha; a further channel of a microscope has 0, or an axis of its own.
+            has_alpha = bool({1, 2} & {int(kind) for kind in tiff.pages[0].extrasamples})
         pixels = _pages_and_channels(pixels, axes)
     else:
-        pixels = _read_single(path)[np.newaxis]
-    return _convert(_drop_opaque_alpha(pixels), path)
+        pixels, has_alpha = _read_single(path)[np.newaxis], True
+    return _convert(_drop_opaque_alpha(pixels) if has_alpha else _drop_single_channel(pixels), path)
 
 
 def read_stack(path: str | Path) -> Stack:
@@ -279,6 +281,10 @@ def _drop_opaque_alpha(pixels: np.ndarray) -> np.ndarray:
     # Four channels may be red, green, blue and yellow, so alpha goes only where it says nothing.
     if channels in (2, 4) and pixels.dtype.kind == "u" and (pixels[..., -1] == np.iinfo(pixels.dtype).max).all():
         pixels = pixels[..., :-1]
+    return _drop_single_channel(pixels)
+
+
+def _drop_single_channel(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., 0] if pixels.ndim == 4 and pixels.shape[3] == 1 else pixels
 
 

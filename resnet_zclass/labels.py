@@ -9,6 +9,9 @@ from resnet_zclass.errors import InputError
 
 pd = lazy.load("pandas")
 
+MAX_LABEL = 99_999  # beyond it is a slip of the pen
+# Keywords of pandas' readers: a class, group or image may be called NA or None.
+READ_TEXT = {"keep_default_na": False, "na_values": [""]}
 LABEL_TABLES = ("class-labels.xlsx", "class-labels.csv")
 NAMES_PATH = Path(__file__).parent / "presets"  # NAME_classes.csv
 
@@ -20,7 +23,8 @@ def read_label_table(path: Path) -> "pd.DataFrame":
         InputError: If the file cannot be read, a column is missing, or a label stands twice.
     """
     try:
-        table = pd.read_excel(path, dtype=str) if path.suffix == ".xlsx" else pd.read_csv(path, dtype=str)
+        read = pd.read_excel if path.suffix == ".xlsx" else pd.read_csv
+        table = read(path, dtype=str, **READ_TEXT)
         table = table[["LabelText", "LabelInteger"]].dropna(how="all")
         integers = table.LabelInteger.astype(float)
         if (integers % 1 != 0).any() or (integers.abs() > 1e9).any():
@@ -86,7 +90,7 @@ def read_target_table(path: Path) -> "pd.DataFrame":
             whole numbers.
     """
     try:
-        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True)
+        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True, **READ_TEXT)
         table = table.rename(columns=str.strip).dropna(how="all")
         ids, targets = table["Id"], table["Target"]
     except Exception as error:
@@ -100,6 +104,8 @@ def read_target_table(path: Path) -> "pd.DataFrame":
             raise InputError(f"{path}: Target of {name} (row {row}) is empty; every image wants one label at least.")
         if not all(word.isdecimal() for word in words) or len(set(map(int, words))) < len(words):
             raise InputError(f"{path}: Target of {name} is different whole numbers, such as 16 0. Received: {target}.")
+        if max(map(int, words)) > MAX_LABEL:
+            raise InputError(f"{path}: a label is {MAX_LABEL} at most. Received: {target} of {name}.")
         sets.append(tuple(sorted(map(int, words))))
     twice = ids[ids.duplicated()]
     if len(twice):

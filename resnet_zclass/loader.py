@@ -32,7 +32,8 @@ class Dataset:
     Attributes:
         path: Its folder.
         classes: Table of `LabelText`, `LabelInteger`, `z_um` (NaN if unknown), in the order of `LabelInteger`.
-        items: Table with one row per crop: `split,label,file,page,group`, and what the manifest adds.
+        items: Table with one row per crop: `split,label,file,page,group,digest` (of its pixels), and what
+            the manifest adds.
         crops: Array `(N, H, W, C)` or its packed likeness; `crops[indices]` reads.
         several: Whether images have several labels; `items.label` then holds them as numbers, such as `0 16`.
         resized: Whether images were brought to another size as they were packed.
@@ -128,14 +129,13 @@ def read_dataset(
     else:
         classes = read_classes(path, folders)
         images = list_tree(path, folders, list(classes.LabelText), channels)
-    packed = pack_images(path, list(images.files), size_px, always_resize, name="".join(channels))
-    n_pages, crops, resized = open_pack(packed)
-    items = images.loc[images.index.repeat(n_pages)].drop(columns="files").reset_index(drop=True)
-    items["page"] = np.concatenate([np.arange(n) for n in n_pages])
-    items = items if several else join_manifest(path, items, group)
+    pack = open_pack(pack_images(path, list(images.files), size_px, always_resize, name="".join(channels)))
+    items = images.loc[images.index.repeat(pack.n_pages)].drop(columns="files").reset_index(drop=True)
+    items["page"] = np.concatenate([np.arange(n) for n in pack.n_pages])
+    items = (items if several else join_manifest(path, items, group)).assign(digest=pack.digests)
     if group_regex:
         items["group"] = find_groups(items["source"] if "source" in items else items["file"], group_regex)
-    data = Dataset(path, _add_z(classes, items), items, crops, several, resized)
+    data = Dataset(path, _add_z(classes, items), items, pack.crops, several, pack.resized)
     if "split" not in items:
         return data.with_splits(split_multi_label(data.targets, items["group"].to_numpy(), fractions, seed))
     return data
@@ -160,8 +160,9 @@ def write_dataset(
         file = f"{split}/{label}/{stem}.tif"
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         photometric = "rgb" if crops.shape[3:] == (3,) else "minisblack"
-        layout = {"planarconfig": "contig"} if crops.ndim == 4 else {}
-        tifffile.imwrite(folder / file, crops[rows], photometric=photometric, **layout)
+        layout = {"planarconfig": "contig"} if crops.ndim == 4 and crops.shape[3] > 1 else {}
+        pages = crops[rows] if layout else crops[rows].reshape(-1, *crops.shape[1:3])
+        tifffile.imwrite(folder / file, pages, photometric=photometric, **layout)
         manifest.loc[rows, "file"] = file
         manifest.loc[rows, "page"] = np.arange(len(rows))
     first = [column for column in MANIFEST_COLUMNS if column in manifest]
@@ -181,6 +182,8 @@ def _read_several(
     """Classes and images of a folder with a table `Id,Target`."""
     table_path = find_target_table(path, label_table)
     table = read_target_table(table_path)
+    if group in ("Id", "Target", "split"):
+        raise InputError(f"--group {group} says which image it is or what it shows; name a column of groups.")
     if group != "group" and group not in table:
         raise InputError(f"{table_path} has no column {group}; --group is one of {', '.join(table)}.")
     found = group_channels(list_folder(path), channels)

@@ -78,7 +78,7 @@ def build_classifier(
         hidden: Units of the hidden dense layers of the head; zeros are left out.
         stem_stride: Stride of the first convolution of a `ResNet{6n+2}`.
         stem: How the first convolution takes the crop's channels; see `resolve_stem`.
-        dropout: Share of values dropped before every dense layer, and after every pooling of `CNN` and `CNN8`.
+        dropout: Share of values dropped before every dense layer.
         several: Whether an image may belong to several classes: each gets a probability of its own.
 
     Returns:
@@ -94,7 +94,7 @@ def build_classifier(
     """
     stem = resolve_stem(stem, model_name, crop_shape[2])
     size = (im_size, im_size) if im_size else crop_shape[:2]
-    build = functools.partial(build_backbone, model_name, stem_stride=stem_stride, dropout=dropout)
+    build = functools.partial(build_backbone, model_name, stem_stride=stem_stride)
     normalisation = build_normalisation(crop_shape, im_size, scaling, stabilise, pixels, model_name, stem)
     backbone = build(
         input_shape=(*size, 3 if stem == "rgb" else crop_shape[2]),
@@ -225,6 +225,8 @@ def load_backbone_weights(
         InputError: If the file is missing or unreadable, or its arrays are not just those of the backbone.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"--weights: {path} is a folder; give {path / 'model.keras'} or another file.")
     if not path.is_file():
         raise InputError(f"--weights: {path} is not there; give imagenet, none or the path of a weights file.")
     source = load_model(path) if path.suffix == ".keras" else None
@@ -246,6 +248,11 @@ def _fill(backbone: keras.Model, path: Path, source: keras.Model | None, found: 
     wanted = _shapes_of(backbone)
     if wanted != found:
         missing, extra = wanted - found, found - wanted
+        if missing.total() == extra.total() == 1 and source:
+            raise InputError(
+                f"--weights: {path} was trained on images of {find_stem(source.get_layer('backbone')).kernel.shape[2]} "
+                "channels; give images of as many, or weights of an RGB model, which can be adapted."
+            )
         raise InputError(
             f"--weights: {path} does not fit the backbone: {missing.total()} arrays are missing "
             f"(for instance of shape {next(iter(missing), '-')}), {extra.total()} are too many "

@@ -160,7 +160,7 @@ class TrainOptions:
     hidden: tuple[int, ...] = (1024,)
     """Units of the hidden dense layers of the head; 0: none."""
     dropout: float = 0.0
-    """Share of features dropped before every dense layer, and after every block of CNN and CNN8, while training."""
+    """Share of features dropped before every dense layer while training."""
     freeze: str = "none"
     """What is trained in round 2: none (nothing frozen), head_only, last_stage, stem_head, or all from a layer on that
     is given by its name or number."""

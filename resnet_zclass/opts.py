@@ -158,8 +158,12 @@ def _as_flags(values: dict[str, Any]) -> list[str]:
     for key, value in values.items():
         if isinstance(value, bool):
             words.append(f"--{key}" if value else f"--no_{key}")
+        elif isinstance(value, str):
+            words.append(f"--{key}={value}")  # it may begin with a dash
         else:
             words += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
+            if isinstance(value, list) and any(isinstance(part, str) and part.startswith("-") for part in value):
+                raise InputError(f"{key}: names in a list cannot begin with a dash. Received: {' '.join(value)}.")
     return words
 
 

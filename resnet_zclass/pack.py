@@ -4,6 +4,7 @@ The pack `NAME.packed.h5` carries a digest of the names, sizes and times of its 
 them changes.
 """
 
+import dataclasses
 import errno
 import hashlib
 import tempfile
@@ -22,7 +23,7 @@ from resnet_zclass.resize import resize_images
 
 h5py = lazy.load("h5py")
 
-PACK_FORMAT = 2
+PACK_FORMAT = 3
 MAX_IN_MEMORY_BYTES = 2 * 2**30  # a larger pack is read from disk batch by batch
 
 
@@ -126,7 +127,7 @@ def _write_pages(
     pack_path: Path, key: str, path: Path, images: Sequence[Sequence[str]], size_px: int | None, resize: bool
 ) -> None:
     with whole_file(pack_path) as partial, h5py.File(partial, "w") as pack:
-        n_pages, data = [], None
+        n_pages, digests, data = [], [], None
         for file, pages in _read_all(path, images, size_px if resize else None):
             if size_px and not resize and (max(pages.shape[1:3]) > size_px or _is_unlike(data, pages)):
                 raise _SizesDiffer(file)
@@ -142,9 +143,12 @@ def _write_pages(
             data.resize(len(data) + len(pages), axis=0)
             data[-len(pages) :] = pages
             n_pages.append(len(pages))
+            digests += [hashlib.blake2b(np.ascontiguousarray(page), digest_size=8).hexdigest() for page in pages]
         pack["n_pages"] = n_pages
+        pack["digests"] = np.array(digests, dtype="S16")
         pack.attrs["key"] = key
-        pack.attrs["resized"] = resize
+        # Images that have the size already are of whole views too, so that others will be brought to it.
+        pack.attrs["resized"] = resize or (size_px is not None and data.shape[1:3] == (size_px, size_px))
 
 
 def _read_all(
@@ -176,13 +180,27 @@ def _check_alike(path: Path, first_file: str, data, file: str, pages: np.ndarray
         )
 
 
-def open_pack(pack_path: Path) -> tuple[np.ndarray, np.ndarray | PackedCrops, bool]:
-    """Returns the number of pages of every image in a pack, int array, and the crops `(N, H, W, C)` of all of them.
+@dataclasses.dataclass(frozen=True)
+class Pack:
+    """What a pack holds.
 
-    The last of the three is whether images were brought to another size as they were packed.
+    Attributes:
+        crops: All pages of all images, `(N, H, W, C)`.
+        n_pages: Number of pages of every image, int array.
+        digests: Digest of the pixels of every page, by which it is known again under any name, array `(N,)` of text.
+        resized: Whether images were brought to one size, or have the size asked for already.
     """
+
+    crops: np.ndarray | PackedCrops
+    n_pages: np.ndarray
+    digests: np.ndarray
+    resized: bool
+
+
+def open_pack(pack_path: Path) -> Pack:
+    """Reads a pack; its crops stay on disk if they are more than `MAX_IN_MEMORY_BYTES`."""
     with h5py.File(pack_path, "r") as pack:
-        n_pages, resized = pack["n_pages"][:], bool(pack.attrs["resized"])
         in_memory = pack["crops"].nbytes <= MAX_IN_MEMORY_BYTES
-        crops = pack["crops"][:] if in_memory else None
-    return n_pages, crops if in_memory else PackedCrops(pack_path), resized
+        crops = pack["crops"][:] if in_memory else PackedCrops(pack_path)
+        digests = pack["digests"][:].astype(str)
+        return Pack(crops, pack["n_pages"][:], digests, bool(pack.attrs["resized"]))

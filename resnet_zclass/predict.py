@@ -71,8 +71,8 @@ def predict_files(
     model = run.load_model()
     rows, crops = [], []
     for image, files in track(list(images.items()), "reading"):
-        named = {"id": image.stem if len(files) == 1 else image.name} if run.thresholds is not None else {}
-        for row, crop in cut_file(files, model.input_shape[1:], positions, run.resized):
+        named = {"id": image.name if run.options.channels else image.stem} if run.thresholds is not None else {}
+        for row, crop in cut_file(files, model.input_shape[1:], positions, run.resized, run.thresholds is None):
             run.check_crops(crop.dtype, files[0])
             rows.append(row | named)
             crops.append(crop)
@@ -111,6 +111,7 @@ def cut_file(
     crop_shape: tuple[int, int, int],
     spots: "pd.DataFrame | None" = None,
     resized: bool = False,
+    cuts: bool = True,
 ) -> Iterator[tuple[dict, np.ndarray]]:
     """Yields `(row, crop)` for every page or bead of an image.
 
@@ -120,6 +121,7 @@ def cut_file(
         spots: Table of `y,x` in pixels, and `frame` if they differ from page to page. Without it, pages of the size
             of a crop are taken whole and beads are found in larger ones.
         resized: Whether whole pages are brought to the size of a crop instead.
+        cuts: Whether crops are cut out of larger pages; else they are refused.
 
     Raises:
         InputError: If pages are smaller than a crop or of other channels, or spots lie too near the border.
@@ -136,6 +138,8 @@ def cut_file(
     if pages.shape[1] < height or pages.shape[2] < width:
         raise InputError(f"{path} is {pages.shape[1]} x {pages.shape[2]} px; the run wants {height} x {width} px.")
     whole = pages.shape[1:3] == (height, width) and spots is None
+    if not whole and not cuts:
+        raise InputError(f"{path} is {pages.shape[1]} x {pages.shape[2]} px; the run wants {height} x {width} px.")
     if not whole and height != width:
         raise InputError(f"{path}: the run's crops are {height} x {width} px, and only square ones are cut out.")
     if spots is not None:

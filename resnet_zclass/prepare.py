@@ -79,7 +79,12 @@ def check_trainable(data: Dataset, fit: dict[str, Any], strengths: dict[str, flo
     if data.is_z:
         check_z_safe(strengths)
     if not len(data.indices("train")):
-        raise InputError(f"{data.path} has no split train; make_dataset --fractions sets its share.")
+        raise InputError(f"{data.path} has no split train; --fractions sets its share.")
+    check_classes(data)
+
+
+def check_classes(data: Dataset) -> None:
+    """Raises `InputError` if a class has no image in a split that has others; with several labels it is said aloud."""
     targets, names = data.targets, list(data.classes.LabelText)
     for split in SPLITS:
         present = targets[data.indices(split)].any(axis=0)
@@ -138,7 +143,7 @@ def build_for(data: Dataset, pixels: Pixels, num_class: int | None = None, **mod
     """
     n_classes = len(data.classes)
     if num_class is not None and num_class != n_classes:
-        raise InputError(f"--num_class {num_class}: {data.path} has {n_classes} classes.")
+        raise InputError(f"--num_class {num_class}: {data.path} has {n_classes} classes; leave it out or mend the set.")
     return rz.models.build_classifier(data.crops.shape[1:], n_classes, pixels=pixels, several=data.several, **model)
 
 

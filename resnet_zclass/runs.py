@@ -11,6 +11,7 @@ import numpy as np
 
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_file
+from resnet_zclass.labels import READ_TEXT
 from resnet_zclass.loader import Dataset, read_dataset
 from resnet_zclass.options import TrainOptions
 from resnet_zclass.opts import load_options, pick, save_options
@@ -25,6 +26,7 @@ MODEL_FILE = "model.keras"
 SPLIT_FILE = "split.csv"  # which images the run was trained, validated and is to be tested on
 CROPS_FILE = "crops.json"  # what its crops are like
 FOLDS_FILE = "folds.json"
+OWN = ["label", "group", "digest"]  # what must not have changed about an image
 CLASS_COLUMNS = ("LabelText", "LabelInteger", "z_um")
 ROUND_FOLDERS = ("origin_model", "fine_tune_model")  # round 1, round 2
 
@@ -79,7 +81,21 @@ class Run:
             changes["class_names"] = str(self.path / "classes.csv")
         if self.resized:
             changes |= {"size_px": self.crop_shape[0], "always_resize": True}
-        return read_dataset(data_path, **(choose_reading(self.options) | changes))
+        return self._recognise(read_dataset(data_path, **(choose_reading(self.options) | changes)))
+
+    def _recognise(self, data: Dataset) -> Dataset:
+        """Gives images of the run's own, whatever their names, the split they had: none is tested on that was trained on.
+
+        Where folders make the split they stay as they are, with a warning.
+        """
+        own = data.items.digest.map(_read_split(self.path / SPLIT_FILE).groupby("digest").split.first())
+        moved = own.notna() & (own != data.items.split)
+        if moved.any() and data.several:
+            print(f"note: {moved.sum()} images of {data.path} are the run's own and keep the split they had.")
+            return data.with_splits(own.fillna(data.items.split).to_numpy())
+        if moved.any():
+            print(f"warning: {moved.sum()} images of {data.path} were in another split of the run; results flatter.")
+        return data
 
     def read_own_set(self) -> Dataset:
         """Reads the set that the run was trained on, split as it was then."""
@@ -104,15 +120,18 @@ class Run:
         """
         path = self.path / SPLIT_FILE
         try:
-            known = pd.read_csv(path, dtype={"group": str}).set_index(["file", "page"])
+            known = _read_split(path).set_index(["file", "page"])
+            n_gone = len(known) - len(data.items)
             known = known.loc[list(zip(data.items.file, data.items.page, strict=True))]
-            splits, groups = known.split.to_numpy(), known.group.to_numpy()
+            splits, facts = known.split.to_numpy(), known[OWN].to_numpy()
         except (OSError, KeyError, ValueError, AttributeError) as error:
             raise InputError(f"{path} does not know all images of {data.path}; the set has changed since.") from error
         if len(splits) != len(data.items) or not set(splits) <= set(SPLITS):
             raise InputError(f"{path} is damaged: every image wants one row with split train, val or test.")
-        if (groups != data.items.group.to_numpy(str)).any():
+        if (facts != data.items[OWN].to_numpy(str)).any():
             raise InputError(f"{data.path} has changed since {self.path} was trained on it; train again.")
+        if n_gone:
+            print(f"warning: {n_gone} images that the run knows are gone from {data.path}.")
         return data.with_splits(splits)
 
     def check_crops(self, dtype: np.dtype, name: str | Path) -> None:
@@ -136,7 +155,7 @@ def read_run(path: str | Path) -> Run:
         if not (path / name).is_file():
             raise InputError(f"{path} has no {name}; --load_logs_path wants the folder of a finished run.")
     try:
-        classes = pd.read_csv(path / "classes.csv", dtype={"LabelText": str})
+        classes = pd.read_csv(path / "classes.csv", dtype={"LabelText": str}, **READ_TEXT)
         columns = [*CLASS_COLUMNS, *(["threshold"] if "threshold" in classes else [])]
         classes = classes[columns].astype({"LabelInteger": int, "z_um": float})
         if "threshold" in classes and not classes.threshold.astype(float).between(0, 1).all():
@@ -151,6 +170,10 @@ def read_run(path: str | Path) -> Run:
         return Run(path, load_options("train", path / "opts.toml"), classes, facts["dtype"], crop_shape, resized)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path / CROPS_FILE} is damaged: {error}") from error
+
+
+def _read_split(path: Path) -> "pd.DataFrame":
+    return pd.read_csv(path, dtype=dict.fromkeys(("file", "split", *OWN), str), **READ_TEXT)
 
 
 def choose_reading(options: TrainOptions) -> dict[str, Any]:
@@ -201,7 +224,7 @@ def start_run(path: Path, options: TrainOptions, data: Dataset, is_fold: bool = 
     path.mkdir(parents=True)
     save_options(path / "opts.toml", options)
     write_classes(path, data)
-    data.items[["file", "page", "group", "split"]].to_csv(path / SPLIT_FILE, index=False)
+    data.items[["file", "page", *OWN, "split"]].to_csv(path / SPLIT_FILE, index=False)
     facts = {"dtype": data.crops.dtype.name, "crop_shape": list(data.crops.shape[1:]), "resized": data.resized}
     (path / CROPS_FILE).write_text(json.dumps(facts) + "\n")
 

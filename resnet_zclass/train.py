@@ -63,6 +63,8 @@ def main(options: TrainOptions) -> None:
     options = settle(options, data)
     run_path = name_run(options.save_logs_path, options.run_name or options.model_name)
     check_free(run_path, options.overwrite)
+    if run_path.resolve() in Path(options.weights).resolve().parents:
+        raise InputError(f"--weights {options.weights} lies in the run to be written; choose another --run_name.")
     train = functools.partial(
         train_run,
         rounds=rz.rounds.plan_rounds(**pick(options, *ROUND_OPTIONS)),
@@ -82,10 +84,18 @@ def main(options: TrainOptions) -> None:
         data = hold_out_validation(data, options.val_fraction, options.seed)
     train(data, run_path)
     if options.evaluate and not options.preview:
-        split = "test" if len(data.indices("test")) else "val"
-        if split == "val":
-            print("There is no split test: val is evaluated, on which the best epoch was chosen, so it flatters.")
-        evaluate_run(read_run(run_path), data, split, data, folder_name=name_evaluation(split))
+        evaluate_held_out(run_path, data)
+
+
+def evaluate_held_out(run_path: Path, data: Dataset) -> None:
+    """Evaluates a run on the split test, or on val where there is no test."""
+    held_out = [split for split in ("test", "val") if len(data.indices(split))]
+    if not held_out:
+        print(f"{data.path} has no split test or val, so the run is not evaluated.")
+        return
+    if held_out[0] == "val":
+        print("There is no split test: val is evaluated, on which the best epoch was chosen, so it flatters.")
+    evaluate_run(read_run(run_path), data, held_out[0], data, folder_name=name_evaluation(held_out[0]))
 
 
 def train_run(

@@ -9,7 +9,7 @@ import numpy as np
 from resnet_zclass.channels import group_channels
 from resnet_zclass.errors import InputError
 from resnet_zclass.images import IMAGE_SUFFIXES
-from resnet_zclass.labels import LABEL_TABLES, read_label_table
+from resnet_zclass.labels import LABEL_TABLES, READ_TEXT, read_label_table
 from resnet_zclass.splits import SPLITS
 
 pd = lazy.load("pandas")
@@ -47,8 +47,8 @@ def read_classes(path: Path, folders: Mapping[str, Path]) -> "pd.DataFrame":
     """
     named = {split: {f.name for f in folder.iterdir() if f.is_dir()} for split, folder in folders.items()}
     table_path = next((path / name for name in LABEL_TABLES if (path / name).is_file()), None)
+    first = next(iter(folders))
     if table_path is None:
-        first = next(iter(folders))
         print(f"{path} has no {LABEL_TABLES[0]}: the classes are the sorted folder names of {first or path.name}.")
         texts = sorted(named[first])
         classes = pd.DataFrame({"LabelText": texts, "LabelInteger": range(len(texts))})
@@ -57,9 +57,8 @@ def read_classes(path: Path, folders: Mapping[str, Path]) -> "pd.DataFrame":
     known = set(classes.LabelText)
     for split, names in named.items():
         if names - known:
-            raise InputError(
-                f"{folders[split] / min(names - known)}: this class is not in the label table; add it, or move it."
-            )
+            strange = folders[split] / min(names - known)
+            raise InputError(f"{strange}: this class is not in {table_path or folders[first]}; add it, or move it.")
     missing = [text for text in classes.LabelText if not any(text in names for names in named.values())]
     if missing:
         raise InputError(f"{table_path or path}: label {missing[0]!r} has no folder in {', '.join(folders)}.")
@@ -129,7 +128,8 @@ def join_manifest(path: Path, items: "pd.DataFrame", group: str = "group") -> "p
             raise InputError(f"--group {group} names a column of {manifest_path}, which is not there.")
         return items.assign(group=items.file + ":" + items.page.astype(str))
     try:
-        manifest = pd.read_csv(manifest_path, dtype={"label": str, "group": str, "split": str, "source": str})
+        text = {name: str for name in ("label", "group", "split", "source", "file")}
+        manifest = pd.read_csv(manifest_path, dtype=text, **READ_TEXT)
         if (manifest.page.astype(float) % 1 != 0).any():
             raise ValueError("a page is not whole")
         manifest["page"] = manifest.page.astype(int)

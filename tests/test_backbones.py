@@ -40,7 +40,7 @@ def test_a_strided_shortcut_is_every_other_pixel_padded_with_zero_channels():
 
 
 def test_a_small_cnn_computes_its_closed_form():
-    model = build_small_cnn((4, 4, 2), [[3]], dropout=0.5)
+    model = build_small_cnn((4, 4, 2), [[3]])
     images = np.random.default_rng(0).normal(size=(5, 4, 4, 2)).astype("float32")
     kernel = find_stem(model).kernel.numpy()
     padded = np.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)])
@@ -54,22 +54,13 @@ def test_a_small_cnn_computes_its_closed_form():
     ("name", "filters", "n_pools"), [("CNN", [16, 32, 64, 128], 4), ("CNN8", [32, 32, 64, 64, 128, 128], 3)]
 )
 def test_the_small_cnns_are_those_of_the_table(name, filters, n_pools):
-    model = build_backbone(name, (32, 32, 4), dropout=0.3)
+    model = build_backbone(name, (32, 32, 4))
     assert [layer.filters for layer in convolutions(model)] == filters
     assert {layer.kernel_size for layer in convolutions(model)} == {(3, 3)}
     kinds = [type(layer).__name__ for layer in model.layers]
-    assert [kinds.count(kind) for kind in ("BatchNormalization", "ReLU", "MaxPooling2D", "Dropout")] == [
-        len(filters), len(filters), n_pools, n_pools]  # fmt: skip
-    assert {layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)} == {0.3}
+    assert [kinds.count(kind) for kind in ("BatchNormalization", "ReLU", "MaxPooling2D")] == [
+        len(filters), len(filters), n_pools]  # fmt: skip
     assert model.output_shape == (None, 128)
-    assert not any("Dropout" in type(layer).__name__ for layer in build_backbone(name, (32, 32, 4)).layers)
-
-
-def test_dropout_of_a_small_cnn_drops_while_training_only():
-    model = build_backbone("CNN", (16, 16, 1), dropout=0.5)
-    images = np.random.default_rng(0).normal(size=(2, 16, 16, 1)).astype("float32")
-    np.testing.assert_array_equal(model(images), model(images, training=False))
-    assert not np.allclose(model(images, training=True), model(images, training=True))
 
 
 @pytest.mark.parametrize(

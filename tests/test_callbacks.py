@@ -204,20 +204,6 @@ def test_the_fitted_wrapper_shares_its_weights_with_the_model_that_is_saved(tmp_
         assert not np.array_equal(old, new)
 
 
-@pytest.mark.parametrize("part", ["whole", "head"])
-def test_a_checkpoint_loads_without_the_loss_it_was_trained_with(part, tmp_path):
-    model = classifier()
-    compiled = model if part == "whole" else model.get_layer("head")
-    compiled.compile("adam", SquaredError())
-    compiled.fit(np.ones((4, 4 if part == "whole" else 5)), np.eye(3)[[0, 1, 2, 0]], verbose=0)
-    BestCheckpoint(model, tmp_path / "b.keras", "loss").on_epoch_end(0, {"loss": 1.0})
-    assert compiled.compiled
-    loaded = keras.saving.load_model(tmp_path / "b.keras")
-    assert not loaded.compiled
-    for old, new in zip(model.get_weights(), loaded.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
-
-
 def test_the_planned_rates_are_those_of_the_fit(tmp_path):
     rates = plan_rates("cyclic", 0.1, epochs=6, lr_decay=0.5, floor=0.01, cycle_epochs=2, warmup_epochs=2)
     loss = keras.losses.CategoricalCrossentropy()

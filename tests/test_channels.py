@@ -42,6 +42,7 @@ def test_channels_that_are_not_asked_for_are_left_out():
         (("a_red.png", "stray.png"), ("_red",), "stray.png"),
         (("a_red.png",), ("_red", "_red"), "--channels"),
         (("a_red.png",), ("",), "--channels"),
+        (("_red.png",), ("_red",), "no name"),
     ],
 )
 def test_what_makes_no_whole_image_is_refused_by_name(names, channels, named):
@@ -79,3 +80,12 @@ def test_channels_that_do_not_fit_together_are_refused(other, named, tmp_path):
     iio.imwrite(tmp_path / "a_green.png", other)
     with pytest.raises(InputError, match=named):
         read_channels([tmp_path / "a_red.png", tmp_path / "a_green.png"])
+
+
+def test_a_saturated_channel_of_a_tiff_is_no_alpha(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 8, 8)).astype("uint8")
+    pixels[3] = 255
+    tifffile.imwrite(tmp_path / "a.tif", pixels, metadata={"axes": "CYX"}, photometric="minisblack")
+    assert read_channels([tmp_path / "a.tif"]).shape == (1, 8, 8, 4)
+    tifffile.imwrite(tmp_path / "b.tif", np.moveaxis(pixels, 0, -1), photometric="rgb", extrasamples=["unassalpha"])
+    assert read_channels([tmp_path / "b.tif"]).shape == (1, 8, 8, 3)

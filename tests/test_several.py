@@ -1,6 +1,8 @@
 """Several labels per image, from a folder of channel files to predictions."""
 
+import dataclasses
 import json
+import shutil
 
 import imageio.v3 as iio
 import numpy as np
@@ -125,6 +127,46 @@ def test_another_folder_is_all_test_and_the_own_set_as_it_was(finished, tmp_path
     assert json.loads((finished / "evaluation" / "metrics.json").read_text()) == scores
 
 
+def test_a_copy_of_the_own_folder_is_not_tested_on_what_was_trained(finished, folder, tmp_path, scores):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    for file in copy.glob("0*.png"):
+        file.rename(file.with_name(f"renamed{file.name}"))
+    table = pd.read_csv(copy / "labels.csv", dtype=str)
+    table.assign(Id="renamed" + table.Id).to_csv(copy / "labels.csv", index=False)
+    assert evaluate.main(["--load_logs_path", str(finished), "--data_path", str(copy)]) == 0
+    again = json.loads((finished / "evaluation_copy" / "metrics.json").read_text())
+    assert {k: v for k, v in again.items() if k != "data_path"} == {k: v for k, v in scores.items() if k != "data_path"}
+
+
+def test_labels_that_were_changed_are_noticed(finished, folder):
+    table = (folder / "labels.csv").read_text()
+    try:
+        (folder / "labels.csv").write_text(table.replace(",0\n", ",1\n"))
+        assert evaluate.main(["--load_logs_path", str(finished)]) == 2
+    finally:
+        (folder / "labels.csv").write_text(table)
+
+
+def test_thresholds_decide_what_is_written_and_scored(finished):
+    run = dataclasses.replace(read_run(finished))
+    run.classes["threshold"] = [0.2, 0.5, 0.9, 0.5]
+    p = np.array([[0.3, 0.4, 0.95, 0.1], [0.1, 0.6, 0.8, 0.5]])
+    table = predict.build_table(run, [{"file": "a", "page": 0}, {"file": "b", "page": 0}], p)
+    assert table.label.tolist() == ["nucleus;spots", "rim;fibres"]
+    assert table.target.tolist() == ["0 2", "1 3"]
+    truth = np.array([[1, 0, 1, 0], [0, 1, 0, 1]])
+    whole = np.broadcast_to(run.thresholds, p.shape)
+    assert evaluate.score(truth, evaluate.Predicted(p, whole))["accuracy"] == 1
+    assert evaluate.score(truth, evaluate.Predicted(p, np.full_like(p, 0.5)))["accuracy"] < 1
+
+
+def test_images_of_another_size_are_never_searched_for_beads(finished, tmp_path):
+    big = write_labelled_folder(tmp_path / "big", n_images=2, side_px=64)
+    words = ["--load_logs_path", str(finished), str(big), "--pred_save_path", str(tmp_path / "o.csv")]
+    assert predict.main(words) == 2
+
+
 def test_models_load_with_plain_keras_and_give_independent_probabilities(finished, folder):
     data = read_run(finished).read_own_set()
     for path in (finished / "model.keras", finished / "fine_tune_model" / "best-loss.keras"):
@@ -146,6 +188,17 @@ def test_images_larger_than_im_size_are_packed_at_it_and_predicted_alike(tmp_pat
     again = predict.predict_probabilities(run.load_model(), data.crops[np.arange(30)])
     order = [list(table.file).index(str(folder / file)) for file in data.items.file]
     np.testing.assert_allclose(p[order], again, atol=1e-6)
+    other = write_labelled_folder(tmp_path / "small", n_images=5, side_px=20, seed=9)
+    assert evaluate.main(["--load_logs_path", str(tmp_path / "CNN"), "--data_path", str(other)]) == 0
+
+
+def test_images_that_have_the_models_size_already_make_it_the_size_of_all(tmp_path):
+    folder = write_labelled_folder(tmp_path / "cells", n_images=30, side_px=24)
+    words = ["--data_path", folder, "--save_logs_path", tmp_path, "--epochs", 1, "--im_size", 24, "--no_evaluate"]
+    assert run_train(*words) == 0
+    big = write_labelled_folder(tmp_path / "big", n_images=3, side_px=48)
+    table, _ = predict.predict_files(read_run(tmp_path / "CNN"), [big])
+    assert len(table) == 3
 
 
 def test_a_set_larger_than_memory_is_trained_from_its_pack_with_the_same_result(folder, tmp_path, monkeypatch):
@@ -181,6 +234,8 @@ def test_other_losses_learn_too(loss, folder, tmp_path):
     assert run_train(*words, "--mixup", 0.2, "--class_weights", "balanced", "--schedule", "cyclic") == 0
     history = pd.read_csv(tmp_path / "CNN" / "fine_tune_model" / "training_history.csv")
     assert history.loss.iloc[-1] < 0.8 * history.loss.iloc[0]
+    best = keras.saving.load_model(tmp_path / "CNN" / "fine_tune_model" / "best-loss.keras")
+    assert not best.compiled  # so that nobody needs this package's losses to load it
 
 
 BAD = {
