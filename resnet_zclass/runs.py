@@ -84,7 +84,7 @@ class Run:
         return self._recognise(read_dataset(data_path, **(choose_reading(self.options) | changes)))
 
     def _recognise(self, data: Dataset) -> Dataset:
-        """Gives images of the run's own, whatever their names, the split they had: none is tested on that was trained on.
+        """Gives images of the run's own, whatever their names, the split they had: what was trained on is no test.
 
         Where folders make the split they stay as they are, with a warning.
         """
