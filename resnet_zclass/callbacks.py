@@ -104,7 +104,8 @@ class ValidationScores(keras.callbacks.Callback):
         else:
             scores = metrics.classification_metrics(self._targets.argmax(axis=1), probabilities)
             names = ("accuracy", "macro_f1")
-        logs.update({f"val_{name}": float(scores[name]) for name in names})
+        known = np.isfinite(probabilities).all()  # else a broken model would still have some of the classes right
+        logs.update({f"val_{name}": float(scores[name]) if known else math.nan for name in names})
 
 
 class BestCheckpoint(keras.callbacks.Callback):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import lazy_loader as lazy
 import numpy as np
@@ -85,11 +86,19 @@ def main(options: EvaluateOptions) -> None:
         data = trained_on = run.read_own_set()
         folder_name = name_evaluation(options.split)
     else:
-        data = run.read_set(data_path)
-        trained_on = run.read_own_set() if own_path.is_dir() else None
+        data, trained_on = run.read_set(data_path, options.label_table), _read_for_baseline(run)
         other = data_path.resolve()
         folder_name = name_evaluation(options.split, "_".join(other.parts[-2 if other.name in SPLITS else -1 :]))
     evaluate_run(run, data, options.split, trained_on, options.batch_size, folder_name)
+
+
+def _read_for_baseline(run: Run) -> Dataset | None:
+    """The set a run was trained on, if it is still there as it was."""
+    try:
+        return run.read_own_set()
+    except InputError as error:
+        print(f"note: no baseline, because it cannot be trained: {error}")
+        return None
 
 
 def name_evaluation(split: str, other: str = "") -> str:
@@ -204,9 +213,26 @@ def write_evaluation(
     with whole_folder(folder, overwrite=True, mark="metrics.json") as partial:
         write = _write_several if data.several else _write_single
         scores = scores | write(partial, run, data, read_truth(data)[indices], probabilities)
-        (partial / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
+        (partial / "metrics.json").write_text(to_json(scores) + "\n")
         predictions.to_csv(partial / "predictions.csv", index=False)
     return scores
+
+
+def to_json(scores: Any) -> str:
+    """Scores as JSON, which has no NaN: what is undefined is null.
+
+    >>> to_json({"f1": float("nan")}).split()
+    ['{', '"f1":', 'null', '}']
+    """
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [clean(part) for part in value]
+        return None if isinstance(value, float) and np.isnan(value) else value
+
+    return json.dumps(clean(scores), indent=2, allow_nan=False)
 
 
 def _write_single(folder: Path, run: Run, data: Dataset, labels: np.ndarray, probabilities: np.ndarray) -> dict:
@@ -232,9 +258,7 @@ def _write_several(folder: Path, run: Run, data: Dataset, targets: np.ndarray, p
     table.drop(columns=counts).to_csv(folder / "per_class.csv", index=False)
     table[["label", *counts]].to_csv(folder / "confusion.csv", index=False)
     figures.draw_class_scores(run.class_names, per_class, folder / "per_class.png")
-    # JSON has no NaN: what is undefined is null.
-    kept = table.set_index("label").drop(columns=counts).astype(object)
-    return {"per_class": kept.where(kept.notna(), None).to_dict("index")}
+    return {"per_class": table.set_index("label").drop(columns=counts).to_dict("index")}
 
 
 def print_scores(scores: dict, title: str) -> None:

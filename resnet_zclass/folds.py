@@ -1,20 +1,22 @@
 """Cross-validation by group: train and test several times, each time on another share of the groups."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
+import lazy_loader as lazy
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from resnet_zclass.errors import InputError
-from resnet_zclass.evaluate import HEADLINES, Evaluation, Predicted, evaluate_run, print_scores, score
+from resnet_zclass.evaluate import HEADLINES, Evaluation, Predicted, evaluate_run, print_scores, score, to_json
 from resnet_zclass.files import whole_file
 from resnet_zclass.loader import Dataset
 from resnet_zclass.prepare import check_classes
 from resnet_zclass.runs import FOLDS_FILE, read_run
 from resnet_zclass.splits import carve_validation, fold_multi_label, split_in_folds
+
+pd = lazy.load("pandas")
 
 MAX_COLUMNS = 8  # of a table on a terminal
 
@@ -50,7 +52,7 @@ def cross_validate(
         raise InputError(f"--keep_val: {data.path} has no split val.")
     dealt = np.flatnonzero(~kept)
     groups = data.items.group.to_numpy()[dealt]
-    if data.several:
+    if data.several or _are_mixed(groups, data.items.label.to_numpy()[dealt]):
         folds = fold_multi_label(data.targets[dealt], groups, n_folds, seed)
     else:
         folds = split_in_folds(groups, n_folds, seed, data.labels[dealt])
@@ -69,10 +71,16 @@ def cross_validate(
         evaluations.append(evaluate_run(read_run(run_path / f"fold_{fold}"), fold_data, "test", fold_data))
     summary = pool_evaluations(evaluations, data)
     with whole_file(run_path / FOLDS_FILE) as partial:
-        partial.write_text(json.dumps(summary, indent=2) + "\n")
+        partial.write_text(to_json(summary) + "\n")
     print_folds(summary)
     print_scores(summary["pooled"], f"{run_path}, {n_folds} folds pooled")
     return summary
+
+
+def _are_mixed(groups: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether some groups hold one label and others several, so that they cannot be dealt out label by label."""
+    n_labels = pd.Series(labels).groupby(groups).nunique()
+    return bool((n_labels == 1).any() and (n_labels > 1).any())
 
 
 def hold_out_validation(data: Dataset, fraction: float, seed: int) -> Dataset:

@@ -33,12 +33,14 @@ def gather_images(paths: Sequence[Path], channels: Sequence[str] = (), crop_px: 
         InputError: If a folder is none of the kind, an image cannot be read or lacks a channel, or images differ in
             size, channels or bit depth.
     """
-    rows, pixels = [], []
+    rows, pixels, classes = [], [], {}
     for path in paths:
         if not path.is_dir():
             raise InputError(f"{path} is not a folder; --layout images wants folders with one folder per class.")
         folders = find_splits(path) or {"": path}
-        images = list_tree(path, folders, list(read_classes(path, folders).LabelText), channels)
+        named = list(read_classes(path, folders).LabelText)
+        classes |= dict.fromkeys(named)
+        images = list_tree(path, folders, named, channels)
         for image in track(list(images.itertuples(index=False)), f"reading {path.name}"):
             source = (path / image.file).as_posix()
             for page in read_channels([path / file for file in image.files]):
@@ -50,7 +52,7 @@ def gather_images(paths: Sequence[Path], channels: Sequence[str] = (), crop_px: 
         if table.split.any():
             raise InputError(f"{paths[0]}: some folders are split into train, val, test and some are not.")
         table = table.drop(columns="split")
-    return Crops(np.stack(pixels), table, sorted(set(table.label)), [], [f"images: {len(table)}"])
+    return Crops(np.stack(pixels), table, list(classes), [], [f"images: {len(table)}"])
 
 
 def _cut_middle(page: np.ndarray, crop_px: int | None, source: str) -> np.ndarray:

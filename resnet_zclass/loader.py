@@ -188,6 +188,10 @@ def _read_several(
         raise InputError(f"{table_path} has no column {group}; --group is one of {', '.join(table)}.")
     found = group_channels(list_folder(path), channels)
     files = {(image.stem if not channels else image.name): list(paths) for image, paths in found.items()}
+    if len(files) < len(found):
+        names = [image.stem for image in found]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{path}: two images are named {twice}, but for their suffix; rename one.")
     without = sorted(set(files) - set(table.Id))
     if without:
         hint = "" if channels else " (--channels where channels lie in files of their own)"

@@ -172,7 +172,7 @@ train, one in test; leave one out or give both one group.
     counts = table.groupby("group")["split"].nunique()
     parted = counts[counts > 1]
     if len(parted) and not leaks:
-        raise InputError(f"group {parted.index[0]} stands in two splits; give --split group.")
+        raise InputError(f"group {parted.index[0]} stands in two splits; give --split group, or folders not split yet.")
     if len(parted):
         notes.append(f"warning: {len(parted)} groups stand in several splits (--split random), so results flatter.")
     first: dict[bytes, int] = {}

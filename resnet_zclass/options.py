@@ -265,6 +265,8 @@ class EvaluateOptions:
     """Folder of the run."""
     data_path: str = ""
     """Folder of the set; default the one the run was trained on."""
+    label_table: str = ""
+    """Table Id,Target of another set with several labels; found by itself in the folder or beside it."""
     split: Literal["train", "val", "test"] = "test"
     """Split to evaluate."""
     batch_size: int = 64

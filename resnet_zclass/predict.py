@@ -72,7 +72,7 @@ def predict_files(
     rows, crops = [], []
     for image, files in track(list(images.items()), "reading"):
         named = {"id": image.name if run.options.channels else image.stem} if run.thresholds is not None else {}
-        for row, crop in cut_file(files, model.input_shape[1:], positions, run.resized, run.thresholds is None):
+        for row, crop in cut_file(files, model.input_shape[1:], positions, run.resized, run.cut_out):
             run.check_crops(crop.dtype, files[0])
             rows.append(row | named)
             crops.append(crop)
@@ -121,7 +121,7 @@ def cut_file(
         spots: Table of `y,x` in pixels, and `frame` if they differ from page to page. Without it, pages of the size
             of a crop are taken whole and beads are found in larger ones.
         resized: Whether whole pages are brought to the size of a crop instead.
-        cuts: Whether crops are cut out of larger pages; else they are refused.
+        cuts: Whether beads are looked for in larger pages; else these are refused without `spots`.
 
     Raises:
         InputError: If pages are smaller than a crop or of other channels, or spots lie too near the border.
@@ -138,8 +138,11 @@ def cut_file(
     if pages.shape[1] < height or pages.shape[2] < width:
         raise InputError(f"{path} is {pages.shape[1]} x {pages.shape[2]} px; the run wants {height} x {width} px.")
     whole = pages.shape[1:3] == (height, width) and spots is None
-    if not whole and not cuts:
-        raise InputError(f"{path} is {pages.shape[1]} x {pages.shape[2]} px; the run wants {height} x {width} px.")
+    if not whole and not cuts and spots is None:
+        raise InputError(
+            f"{path} is {pages.shape[1]} x {pages.shape[2]} px; the run was trained on whole images of {height} x "
+            f"{width} px. Give --spots where such crops are to be cut out."
+        )
     if not whole and height != width:
         raise InputError(f"{path}: the run's crops are {height} x {width} px, and only square ones are cut out.")
     if spots is not None:

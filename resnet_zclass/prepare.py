@@ -14,9 +14,10 @@ from resnet_zclass.errors import InputError
 from resnet_zclass.labels import read_label_table
 from resnet_zclass.loader import Dataset
 from resnet_zclass.options import TrainOptions
+from resnet_zclass.opts import load_options
 from resnet_zclass.pack import Subset
 from resnet_zclass.pixels import Pixels, measure_pixels
-from resnet_zclass.runs import ROUND_FOLDERS
+from resnet_zclass.runs import ROUND_FOLDERS, find_run
 from resnet_zclass.splits import SPLITS
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def prepare(
     augment(data.crops[train[:1]], np.random.default_rng(0))  # says now what does not suit these crops
     drawn, class_weights = balance_classes(data, seed, **balance)
     model = build(data, pixels)
-    if keep_head(model, weights, data) and head_epochs is None:
+    if keep_head(model, weights, data, getattr(build, "keywords", {})) and head_epochs is None:
         rounds = [round_ for round_ in rounds if round_.folder != ROUND_FOLDERS[0]] or rounds
     for round_ in rounds:
         rz.models.apply_freeze(model, round_.freeze)
@@ -157,13 +158,28 @@ def balance_classes(
     return drawn, imbalance.class_weights(imbalance.count_labels(targets[drawn]), class_weights)
 
 
-def keep_head(model: "keras.Model", weights: str, data: Dataset) -> bool:
+def warn_of_changes(run_path: Path, model_options: dict[str, Any]) -> None:
+    """Says which options that shape the input of a network differ from those of the run it comes from."""
+    before = load_options("train", run_path / "opts.toml")
+    for name in ("scaling", "stabilise", "im_size", "stem"):
+        if name in model_options and model_options[name] != getattr(before, name):
+            print(
+                f"warning: --{name} was {getattr(before, name)} in {run_path} and is {model_options[name]} now; "
+                f"--opts {run_path / 'opts.toml'} keeps what it was."
+            )
+
+
+def keep_head(model: "keras.Model", weights: str, data: Dataset, model_options: dict[str, Any]) -> bool:
     """Takes the head of a run's model over where its classes are those of the set; says aloud what is done."""
     path = Path(weights)
     if path.suffix != ".keras" or not path.is_file():
         return False
-    table = next((folder / "classes.csv" for folder in path.parents[:2] if (folder / "classes.csv").is_file()), None)
-    before = list(read_label_table(table).LabelText) if table else None
+    run_path = find_run(path)
+    before = list(read_label_table(run_path / "classes.csv").LabelText) if run_path else None
+    if run_path:
+        warn_of_changes(run_path, model_options)
+    else:
+        print(f"{path} lies in no run, so its classes are taken for those of the set.")
     same = before is None or before == list(data.classes.LabelText)
     if same and rz.models.load_head_weights(model, path):
         print(f"{path}: backbone and head are trained further.")

@@ -43,6 +43,7 @@ class Run:
         dtype: Bit depth of its crops.
         crop_shape: `(H, W, C)` of its crops.
         resized: Whether images are brought to that size, rather than have it.
+        cut_out: Whether its crops were cut out of larger images, as those of beads are.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Run:
     dtype: str
     crop_shape: tuple[int, int, int]
     resized: bool
+    cut_out: bool
 
     @property
     def class_names(self) -> list[str]:
@@ -68,34 +70,15 @@ class Run:
         """Probability from which a class is predicted, float array `(K,)`; None where images have one label."""
         return self.classes.threshold.to_numpy(float) if "threshold" in self.classes else None
 
-    def read_set(self, data_path: str | Path) -> Dataset:
-        """Reads another set as the run's own was read: channels, size, label table; all of it is test if unsplit."""
-        changes = {
-            "fractions": (0.0, 0.0, 1.0),
-            "label_table": "",
-            "size_px": None,
-            "group": "group",
-            "group_regex": "",
-        }
+    def read_set(self, data_path: str | Path, label_table: str = "") -> Dataset:
+        """Reads another set as the run's own was read: channels, size, classes; all of it is test if unsplit."""
+        changes = {"fractions": (0.0, 0.0, 1.0), "size_px": None, "group": "group", "group_regex": ""}
+        changes["label_table"] = label_table
         if self.thresholds is not None:
             changes["class_names"] = str(self.path / "classes.csv")
         if self.resized:
             changes |= {"size_px": self.crop_shape[0], "always_resize": True}
-        return self._recognise(read_dataset(data_path, **(choose_reading(self.options) | changes)))
-
-    def _recognise(self, data: Dataset) -> Dataset:
-        """Gives images of the run's own, whatever their names, the split they had: what was trained on is no test.
-
-        Where folders make the split they stay as they are, with a warning.
-        """
-        own = data.items.digest.map(_read_split(self.path / SPLIT_FILE).groupby("digest").split.first())
-        moved = own.notna() & (own != data.items.split)
-        if moved.any() and data.several:
-            print(f"note: {moved.sum()} images of {data.path} are the run's own and keep the split they had.")
-            return data.with_splits(own.fillna(data.items.split).to_numpy())
-        if moved.any():
-            print(f"warning: {moved.sum()} images of {data.path} were in another split of the run; results flatter.")
-        return data
+        return recognise(self.path, read_dataset(data_path, **(choose_reading(self.options) | changes)))
 
     def read_own_set(self) -> Dataset:
         """Reads the set that the run was trained on, split as it was then."""
@@ -166,14 +149,40 @@ def read_run(path: str | Path) -> Run:
         raise InputError(f"{path / 'classes.csv'} is damaged: LabelText is empty or stands twice.")
     try:
         facts = json.loads((path / CROPS_FILE).read_text())
-        crop_shape, resized = tuple(map(int, facts["crop_shape"])), bool(facts.get("resized", False))
-        return Run(path, load_options("train", path / "opts.toml"), classes, facts["dtype"], crop_shape, resized)
+        crop_shape = tuple(map(int, facts["crop_shape"]))
+        resized, cut_out = bool(facts["resized"]), bool(facts["cut_out"])
+        return Run(
+            path, load_options("train", path / "opts.toml"), classes, facts["dtype"], crop_shape, resized, cut_out
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path / CROPS_FILE} is damaged: {error}") from error
 
 
 def _read_split(path: Path) -> "pd.DataFrame":
     return pd.read_csv(path, dtype=dict.fromkeys(("file", "split", *OWN), str), **READ_TEXT)
+
+
+def recognise(path: Path, data: Dataset) -> Dataset:
+    """Gives the images of a run's own, whatever their names, the split they had: what was trained on is no test.
+
+    Args:
+        path: Folder of the run.
+        data: A set. Where its folders make the split, that stays as it is, with a warning.
+    """
+    own = data.items.digest.map(_read_split(path / SPLIT_FILE).groupby("digest").split.first())
+    moved = own.notna() & (own != data.items.split)
+    if moved.any() and data.several:
+        print(f"note: {moved.sum()} images of {data.path} are known to {path} and keep the split they had there.")
+        return data.with_splits(own.fillna(data.items.split).to_numpy())
+    if moved.any():
+        print(f"warning: {moved.sum()} images of {data.path} were in another split of {path}; results flatter.")
+    return data
+
+
+def find_run(model_path: str | Path) -> Path | None:
+    """Folder of the run that a model file lies in; None if it lies in none."""
+    folders = Path(model_path).parents[:2] if Path(model_path).suffix == ".keras" else ()
+    return next((folder for folder in folders if (folder / SPLIT_FILE).is_file()), None)
 
 
 def choose_reading(options: TrainOptions) -> dict[str, Any]:
@@ -226,6 +235,7 @@ def start_run(path: Path, options: TrainOptions, data: Dataset, is_fold: bool = 
     write_classes(path, data)
     data.items[["file", "page", *OWN, "split"]].to_csv(path / SPLIT_FILE, index=False)
     facts = {"dtype": data.crops.dtype.name, "crop_shape": list(data.crops.shape[1:]), "resized": data.resized}
+    facts["cut_out"] = data.is_z
     (path / CROPS_FILE).write_text(json.dumps(facts) + "\n")
 
 

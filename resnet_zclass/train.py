@@ -30,8 +30,10 @@ from resnet_zclass.runs import (
     MODEL_FILE,
     check_free,
     choose_reading,
+    find_run,
     name_run,
     read_run,
+    recognise,
     start_run,
     write_classes,
 )
@@ -62,9 +64,13 @@ def main(options: TrainOptions) -> None:
     data = read_dataset(options.data_path, **choose_reading(options))
     options = settle(options, data)
     run_path = name_run(options.save_logs_path, options.run_name or options.model_name)
-    check_free(run_path, options.overwrite)
+    check_free(run_path, options.overwrite and not options.preview)
     if run_path.resolve() in Path(options.weights).resolve().parents:
         raise InputError(f"--weights {options.weights} lies in the run to be written; choose another --run_name.")
+    if (before := find_run(options.weights)) is not None:
+        data = recognise(before, data)
+        if options.folds:
+            print(f"warning: folds test on images that {before} may have been trained on; results flatter.")
     train = functools.partial(
         train_run,
         rounds=rz.rounds.plan_rounds(**pick(options, *ROUND_OPTIONS)),
@@ -234,6 +240,7 @@ def fit_on_validation(model: "keras.Model", data: Dataset) -> np.ndarray:
     """Thresholds `(K,)` with the best F1 of every class on the split val; 0.5 where there is none."""
     val = data.indices("val")
     if not len(val):
+        print("note: there is no split val to fit thresholds on; they are 0.5.")
         return np.full(len(data.classes), 0.5)
     return fit_thresholds(data.targets[val], predict_probabilities(model, Subset(data.crops, val)))
 
