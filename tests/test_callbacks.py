@@ -210,3 +210,15 @@ def test_the_planned_rates_are_those_of_the_fit(tmp_path):
     _, _, history = fit_watched(tmp_path / "r", False, "loss", loss, epochs=6, rates=rates)
     np.testing.assert_allclose(history["learning_rate"], [rates(epoch) for epoch in range(6)], rtol=1e-6)
     assert (tmp_path / "r" / CURVES_FILE).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_model_that_gives_no_numbers_is_never_the_best():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+    model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+    scores = ValidationScores(
+        np.ones((6, 4), "float32"), np.eye(3)[[0, 1, 2] * 2], keras.losses.CategoricalCrossentropy()
+    )
+    scores.set_model(model)
+    logs = {}
+    scores.on_epoch_end(0, logs)
+    assert np.isnan([logs["val_loss"], logs["val_accuracy"], logs["val_macro_f1"]]).all()

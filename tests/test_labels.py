@@ -103,6 +103,10 @@ SPOILS = {
     "two tables": (lambda f: (f / "b.csv").write_text("Id,Target\n"), "--label_table"),
     "split of another name": (lambda f: edit_table(f, lambda t: t.assign(split="holdout")), "holdout"),
     "no table": (lambda f: (f / "labels.csv").unlink(), "--label_table"),
+    "two images of one name": (
+        lambda f: [(f / f"0005-cell{c}.png").rename(f / f"0006-cell{c}.bmp") for c in CHANNELS],
+        "0006-cell",
+    ),
     "stray file": (lambda f: (f / "notes.txt").write_text("x"), "notes.txt"),
 }
 

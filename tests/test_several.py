@@ -139,6 +139,13 @@ def test_a_copy_of_the_own_folder_is_not_tested_on_what_was_trained(finished, fo
     assert {k: v for k, v in again.items() if k != "data_path"} == {k: v for k, v in scores.items() if k != "data_path"}
 
 
+def test_training_further_with_another_seed_keeps_the_test_images_out(finished, folder, tmp_path):
+    words = ["--data_path", folder, "--save_logs_path", tmp_path, "--epochs", 1, "--no_evaluate", "--seed", 7]
+    assert run_train(*words, "--weights", finished / "model.keras") == 0
+    before, after = (pd.read_csv(path / "split.csv").set_index("file").split for path in (finished, tmp_path / "CNN"))
+    assert (before == after[before.index]).all()
+
+
 def test_labels_that_were_changed_are_noticed(finished, folder):
     table = (folder / "labels.csv").read_text()
     try:

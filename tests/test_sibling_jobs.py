@@ -10,7 +10,7 @@ import tifffile
 from drawn import draw_crops, write_drawn_set
 
 import resnet_zclass as rz
-from resnet_zclass import evaluate, make_dataset, train
+from resnet_zclass import evaluate, make_dataset, predict, train
 from resnet_zclass.loader import read_dataset
 from resnet_zclass.opts import preset_names
 from resnet_zclass.runs import read_run
@@ -192,6 +192,35 @@ def test_a_preview_draws_pictures_and_trains_nothing(image_set, tmp_path):
         assert iio.imread(run / name).std() > 5
     assert not list(run.rglob("*.keras"))
     assert run_train(*words, "--epochs", 2) == 0  # a preview stands in nobody's way
+
+
+def test_a_preview_never_replaces_a_run(first, image_set):
+    words = ["--data_path", image_set, "--save_logs_path", first.parent, "--preview", "--overwrite"]
+    assert run_train(*words) == 2
+    assert (first / "model.keras").is_file()
+
+
+def test_training_further_in_another_way_is_said_aloud(first, image_set, tmp_path, capsys):
+    words = ["--data_path", image_set, "--save_logs_path", tmp_path, "--epochs", 1, "--scaling", "image"]
+    assert run_train(*words, "--weights", first / "model.keras", "--no_evaluate") == 0
+    assert "warning: --scaling was set" in capsys.readouterr().out
+
+
+def test_groups_of_one_and_of_several_classes_are_dealt_out_together(tmp_path):
+    tree = write_image_tree(tmp_path / "cells", ("train",), n_per_class=12)
+    for file in sorted((tree / "train" / "class0").glob("*"))[:2]:
+        file.rename(file.with_name(f"day9_{file.name.split('_', 1)[1]}"))
+    words = ["--data_path", tree, "--save_logs_path", tmp_path, "--epochs", 1, "--folds", 2, *CHANNELS]
+    assert run_train(*words, "--group_regex", "^(day[0-9])") == 0
+    summary = json.loads((tmp_path / "ResNet8" / "folds.json").read_text())
+    assert summary["pooled"]["n"] == 36
+
+
+def test_larger_images_are_not_searched_for_beads_by_a_run_of_whole_cells(first, tmp_path, capsys):
+    tifffile.imwrite(tmp_path / "big.tif", np.zeros((40, 40, 2), "uint16"), planarconfig="contig")
+    words = ["--load_logs_path", first, tmp_path / "big.tif", "--pred_save_path", tmp_path / "o.csv"]
+    assert predict.main([*map(str, words)]) == 2
+    assert "--spots" in capsys.readouterr().err
 
 
 def test_rare_classes_are_drawn_more_often_and_weights_reach_the_loss(image_set, tmp_path, monkeypatch, capsys):
