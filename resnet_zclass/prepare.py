@@ -107,6 +107,7 @@ def prepare(
     weights: str,
     head_epochs: int | None,
     seed: int,
+    record: TrainOptions,
 ) -> Prepared:
     """Measures pixels, balances classes, builds the model and tries what would else fail hours later.
 
@@ -123,7 +124,7 @@ def prepare(
     augment(data.crops[train[:1]], np.random.default_rng(0))  # says now what does not suit these crops
     drawn, class_weights = balance_classes(data, seed, **balance)
     model = build(data, pixels)
-    if keep_head(model, weights, data, getattr(build, "keywords", {})) and head_epochs is None:
+    if keep_head(model, weights, data, record) and head_epochs is None:
         rounds = [round_ for round_ in rounds if round_.folder != ROUND_FOLDERS[0]] or rounds
     for round_ in rounds:
         rz.models.apply_freeze(model, round_.freeze)
@@ -158,18 +159,16 @@ def balance_classes(
     return drawn, imbalance.class_weights(imbalance.count_labels(targets[drawn]), class_weights)
 
 
-def warn_of_changes(run_path: Path, model_options: dict[str, Any]) -> None:
+def warn_of_changes(run_path: Path, record: TrainOptions) -> None:
     """Says which options that shape the input of a network differ from those of the run it comes from."""
     before = load_options("train", run_path / "opts.toml")
     for name in ("scaling", "stabilise", "im_size", "stem"):
-        if name in model_options and model_options[name] != getattr(before, name):
-            print(
-                f"warning: --{name} was {getattr(before, name)} in {run_path} and is {model_options[name]} now; "
-                f"--opts {run_path / 'opts.toml'} keeps what it was."
-            )
+        was, now = getattr(before, name), getattr(record, name)
+        if was != now:
+            print(f"warning: --{name} was {was} in {run_path} and is {now}; --opts {run_path}/opts.toml keeps it.")
 
 
-def keep_head(model: "keras.Model", weights: str, data: Dataset, model_options: dict[str, Any]) -> bool:
+def keep_head(model: "keras.Model", weights: str, data: Dataset, record: TrainOptions) -> bool:
     """Takes the head of a run's model over where its classes are those of the set; says aloud what is done."""
     path = Path(weights)
     if path.suffix != ".keras" or not path.is_file():
@@ -177,7 +176,7 @@ def keep_head(model: "keras.Model", weights: str, data: Dataset, model_options: 
     run_path = find_run(path)
     before = list(read_label_table(run_path / "classes.csv").LabelText) if run_path else None
     if run_path:
-        warn_of_changes(run_path, model_options)
+        warn_of_changes(run_path, record)
     else:
         print(f"{path} lies in no run, so its classes are taken for those of the set.")
     same = before is None or before == list(data.classes.LabelText)

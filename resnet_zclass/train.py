@@ -151,7 +151,7 @@ def train_run(
     rz.backend.keras.utils.set_random_seed(fit["seed"])
     if deterministic:
         rz.backend.tf.config.experimental.enable_op_determinism()
-    made = prepare(data, rounds, build, strengths, balance, weights, head_epochs, fit["seed"])
+    made = prepare(data, rounds, build, strengths, balance, weights, head_epochs, fit["seed"], record)
     rates = [(round_.folder, rz.rounds.list_rates(round_, fit)) for round_ in made.rounds]
     start_run(run_path, dataclasses.replace(record, camera_offset=made.camera_offset), data, is_fold)
     draw_preview(run_path, data, made.augment, made.drawn, made.class_weights, rates, fit["seed"])
