@@ -76,7 +76,8 @@ def is_application(model_name: str) -> bool:
     """
     if is_small_resnet(model_name) or model_name in SMALL_CNNS:
         return False
-    return find_application(model_name) is not None
+    find_application(model_name)
+    return True
 
 
 def resolve_stem(stem: str, model_name: str, in_channels: int) -> str:

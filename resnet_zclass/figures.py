@@ -1,4 +1,4 @@
-"""Every picture the package draws, in one style: labelled units, colours that colour-blind readers can tell apart."""
+"""Charts, and the style of every picture: labelled units, colours that colour-blind readers can tell apart."""
 
 import warnings
 from collections.abc import Mapping, Sequence

@@ -159,7 +159,10 @@ def read_run(path: str | Path) -> Run:
 
 
 def _read_split(path: Path) -> "pd.DataFrame":
-    return pd.read_csv(path, dtype=dict.fromkeys(("file", "split", *OWN), str), **READ_TEXT)
+    known = pd.read_csv(path, dtype=dict.fromkeys(("file", "split", *OWN), str), **READ_TEXT)
+    if not {"file", "page", "split", *OWN} <= set(known):
+        raise InputError(f"{path} wants the columns file, page, {', '.join(OWN)}, split; train the run again.")
+    return known
 
 
 def recognise(path: Path, data: Dataset) -> Dataset:
@@ -174,8 +177,11 @@ def recognise(path: Path, data: Dataset) -> Dataset:
     if moved.any() and data.several:
         print(f"note: {moved.sum()} images of {data.path} are known to {path} and keep the split they had there.")
         return data.with_splits(own.fillna(data.items.split).to_numpy())
-    if moved.any():
-        print(f"warning: {moved.sum()} images of {data.path} were in another split of {path}; results flatter.")
+    seen = ((data.items.split == "test") & own.isin(["train", "val"])) | (
+        (data.items.split == "val") & (own == "train")
+    )
+    if seen.any():
+        print(f"warning: {path} was trained on {seen.sum()} images that {data.path} holds back; results flatter.")
     return data
 
 

@@ -150,4 +150,6 @@ def test_a_loss_that_does_not_fit_is_refused_by_name(call, named):
 
 @pytest.mark.parametrize("name", ["crossentropy", "focal", "asymmetric", "mse"])
 def test_a_loss_that_takes_any_target_passes(name):
-    check_loss(name, several=True, mixes=True, soft=True)
+    assert check_loss(name, several=True, mixes=True, soft=True) is None
+    mixed, p = np.array([[0.3, 0.7], [1.0, 0.2]], "float32"), np.array([[0.4, 0.6], [0.9, 0.1]], "float32")
+    assert np.isfinite(np.mean(build_loss(name, several=True)(mixed, p)))

@@ -94,4 +94,7 @@ def test_what_makes_no_schedule_is_refused_by_the_name_of_its_option(wrong, name
 
 
 def test_the_ends_of_what_is_allowed_are_allowed():
-    check_schedule("cyclic", 0.3, 40, lr_decay=1.0, floor=0.3, cycle_epochs=1, warmup_epochs=39)
+    ends = dict(lr_decay=1.0, floor=0.3, cycle_epochs=1, warmup_epochs=39)
+    assert check_schedule("cyclic", 0.3, 40, **ends) is None
+    rates = plan_rates("cyclic", 0.3, 40, **ends)
+    assert [rates(epoch) for epoch in range(40)] == [0.3] * 40  # the floor is the rate

@@ -206,6 +206,23 @@ def test_training_further_in_another_way_is_said_aloud(first, image_set, tmp_pat
     assert "warning: --scaling was set" in capsys.readouterr().out
 
 
+def test_training_further_warns_of_held_back_images_it_knows_and_of_no_others(tmp_path, capsys):
+    tree = write_image_tree(tmp_path / "cells", ("train",), n_per_class=12)
+    words = ["--data_path", tree, "--save_logs_path", tmp_path, "--epochs", 1, "--no_evaluate", *CHANNELS]
+    assert run_train(*words) == 0
+    again = [*words, "--weights", tmp_path / "ResNet8" / "model.keras"]
+    assert run_train(*again, "--run_name", "same") == 0
+    assert "flatter" not in capsys.readouterr().out
+    split = pd.read_csv(tmp_path / "ResNet8" / "split.csv")
+    for label, rows in split[split.split == "train"].groupby("label"):
+        (tree / "test" / label).mkdir(parents=True)
+        for channel in ("gfp", "rfp"):
+            name = rows.file.iloc[0].replace("_gfp", f"_{channel}")
+            (tree / name).rename(tree / "test" / label / f"other_0_{channel}.tif")
+    assert run_train(*again, "--run_name", "leaky") == 0
+    assert "was trained on 3 images" in capsys.readouterr().out
+
+
 def test_groups_of_one_and_of_several_classes_are_dealt_out_together(tmp_path):
     tree = write_image_tree(tmp_path / "cells", ("train",), n_per_class=12)
     for file in sorted((tree / "train" / "class0").glob("*"))[:2]:
