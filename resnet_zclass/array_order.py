@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
 from resnet_zclass.errors import InputError
@@ -95,6 +95,21 @@ def order_arrays(
     >>> [array.name for array in order_arrays([a, b], stored)]
     ['a_1/kernel:0', 'b_1/kernel:0']
     """
+    bound = {} if is_own else _bind_by_name(children, stored)
+    taken = {id(array) for arrays in bound.values() for array in arrays}
+    left = [array for array in stored if id(array) not in taken]
+    order = _order_rest(_without(children, bound), left, is_own)
+    if order is None:
+        raise InputError(list_both_sides(children, stored))
+    rest = iter(order)
+    return [
+        array
+        for leaf in leaves_of(children)
+        for array in bound.get(leaf.name) or [left[next(rest)] for _ in leaf.slots]
+    ]
+
+
+def _order_rest(children: Sequence[Leaf | Branch], stored: Sequence[StoredArray], is_own: bool) -> Sequence[int] | None:
     leaves = list(leaves_of(children))
     for fits in (_fits_by_name,) if is_own else (_fits_by_name, _fits_by_shape):
         orders = _find_orders(children, stored, fits)
@@ -104,13 +119,40 @@ def order_arrays(
         if len(orders) > 1:
             raise InputError("its arrays fit the model in several ways, and nothing in it says which is right.")
         if orders:
-            return [stored[place] for place in orders.pop()]
-    raise InputError(list_both_sides(children, stored))
+            return orders.pop()
+    return None
+
+
+def _bind_by_name(children: Sequence[Leaf | Branch], stored: Sequence[StoredArray]) -> dict[str, list[StoredArray]]:
+    """Arrays of the layers whose names were given, not counted by Keras, and are the same in file and model."""
+    by_layer: dict[str, dict[str, StoredArray]] = {}
+    for array in stored:
+        by_layer.setdefault(array.layer_path.rpartition("/")[2], {})[_name_today(array)] = array
+    bound = {}
+    for leaf in leaves_of(children):
+        here = by_layer.get(leaf.name, {})
+        if not leaf.is_auto_named and set(here) == {slot.variable for slot in leaf.slots}:
+            arrays = [here[slot.variable] for slot in leaf.slots]
+            if _fits_by_shape(leaf, arrays):
+                bound[leaf.name] = arrays
+    return bound
+
+
+def _without(children: Sequence[Leaf | Branch], names: Container[str]) -> list[Leaf | Branch]:
+    kept: list[Leaf | Branch] = []
+    for child in children:
+        if isinstance(child, Branch):
+            kept.append(Branch(child.name, tuple(_without(child.children, names))))
+        elif child.name not in names:
+            kept.append(child)
+    return kept
 
 
 def list_both_sides(children: Sequence[Leaf | Branch], stored: Sequence[StoredArray]) -> str:
     """What model and file do not have in common, as part of an error."""
-    wanted = collections.Counter(f"{leaf.name}/{s.variable} {s.shape}" for leaf in leaves_of(children) for s in leaf.slots)
+    wanted = collections.Counter(
+        f"{leaf.name}/{s.variable} {s.shape}" for leaf in leaves_of(children) for s in leaf.slots
+    )
     found = collections.Counter(f"{a.layer_path}/{_name_today(a)} {a.values.shape}" for a in stored)
     missing, extra = list((wanted - found).elements()), list((found - wanted).elements())
     return (

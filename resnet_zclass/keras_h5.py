@@ -51,7 +51,7 @@ class StoredModel:
         keras_version: Version of Keras that wrote it, empty if unknown.
         config: Configuration of the model; None if the file holds weights alone.
         groups: Arrays of every top-level layer, in the file's order of layers and arrays.
-        n_optimizer: Number of arrays of the optimizer's state.
+        n_others: Number of other arrays: state of the optimizer, metrics and the like.
     """
 
     path: Path
@@ -59,7 +59,7 @@ class StoredModel:
     keras_version: str
     config: dict | None
     groups: dict[str, list[StoredArray]]
-    n_optimizer: int = 0
+    n_others: int = 0
 
     @property
     def weights(self) -> dict[str, list[StoredArray]]:
@@ -110,7 +110,7 @@ def _read(file: h5py.File, path: Path) -> StoredModel:
         keras_version=_text(weights.attrs.get("keras_version", file.attrs.get("keras_version", ""))),
         config=config,
         groups=groups,
-        n_optimizer=len(_find_datasets(file["optimizer_weights"])) if "optimizer_weights" in file else 0,
+        n_others=len(_find_datasets(file["optimizer_weights"])) if "optimizer_weights" in file else 0,
     )
 
 
@@ -178,9 +178,7 @@ def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0].strip("'\"")[:200]
 
 
-def write_weights(
-    path: str | Path, groups: Mapping[str, Sequence[StoredArray]], keras_version: str = "2.4.0"
-) -> None:
+def write_weights(path: str | Path, groups: Mapping[str, Sequence[StoredArray]], keras_version: str = "2.4.0") -> None:
     """Writes weights as `Model.save_weights` of Keras 2 did: any Keras 2, and today's `load_weights`, reads them.
 
     Args:

@@ -31,7 +31,7 @@ def find_template(config: Config) -> tuple[Config, int]:
     Raises:
         InputError: If there are slices, but not just one model that is called once on each.
     """
-    layers = _layers_of(config)
+    layers = layers_of(config)
     slices = [layer for layer in layers if layer.get("class_name") == "Lambda" and _parts_of(layer)]
     if not slices:
         return config, 1
@@ -59,12 +59,14 @@ def _parts_of(layer: Config) -> int | None:
     return arguments.get("parts") if isinstance(arguments, dict) and "i" in arguments else None
 
 
-def _layers_of(model: Config) -> list[Config]:
+def layers_of(model: Config) -> list[Config]:
     """The layers of a model; those of Sequential were a bare list before Keras 2.2.3."""
     try:
         content = model["config"]
         layers = content if isinstance(content, list) else content["layers"]
-        if not all(isinstance(layer["class_name"], str) and isinstance(layer["config"], dict | list) for layer in layers):
+        if not all(
+            isinstance(layer["class_name"], str) and isinstance(layer["config"], dict | list) for layer in layers
+        ):
             raise TypeError
     except (KeyError, TypeError) as error:
         raise InputError("its configuration is not that of a model of layers.") from error
@@ -88,7 +90,7 @@ def modernise(model: Config, defaults_of: Callable[[str], Mapping[str, Any] | No
     name = model["class_name"]
     if name not in NETWORKS:
         raise InputError(f"its model is of the class {name}; only Functional and Sequential ones can be rebuilt.")
-    layers = [_modernise_layer(layer, defaults_of) for layer in _layers_of(model)]
+    layers = [_modernise_layer(layer, defaults_of) for layer in layers_of(model)]
     if NETWORKS[name] == "Sequential":
         content = model["config"] if isinstance(model["config"], dict) else {}
         return {"class_name": "Sequential", "config": _sequential(content.get("name", "sequential"), layers, model)}
@@ -108,7 +110,9 @@ def _modernise_layer(layer: Config, defaults_of: Callable[[str], Mapping[str, An
     config = dict(layer["config"])
     label = f"layer {config.get('name', layer.get('name'))}"
     if name == "Lambda":
-        raise InputError(f"{label} is a Lambda: it holds code of an old Python, which is not run. Build the model anew.")
+        raise InputError(
+            f"{label} is a Lambda: it holds code of an old Python, which is not run. Build the model anew."
+        )
     if defaults_of(name) is None:
         name = re.sub(r"V[12]$", "", name)
     known = defaults_of(name)
@@ -144,17 +148,17 @@ def _sequential(name: str, layers: list[Config], model: Config) -> Config:
     """Sequential of Keras 2 has its input's shape on the first layer; today's has an InputLayer."""
     layers = [{key: layer[key] for key in ("class_name", "config")} for layer in layers]
     if layers and layers[0]["class_name"] != "InputLayer":
-        shape = _input_shape_of(_layers_of(model)[0])
+        shape = _input_shape_of(layers_of(model)[0])
         layers.insert(0, {"class_name": "InputLayer", "config": {"batch_shape": shape, "name": f"{name}_input"}})
     return {"name": name, "layers": layers}
 
 
 def _input_shape_of(layer: Config) -> list[int | None]:
     """Shape of what goes into the first layer of a Sequential model: its own, or that of its first layer."""
-    while layer["class_name"] in NETWORKS and _layers_of(layer):
+    while layer["class_name"] in NETWORKS and layers_of(layer):
         if isinstance(layer["config"], dict) and "batch_input_shape" in layer["config"]:
             break
-        layer = _layers_of(layer)[0]
+        layer = layers_of(layer)[0]
     config = layer["config"] if isinstance(layer["config"], dict) else {}
     shape = config.get("batch_input_shape", config.get("batch_shape"))
     if not isinstance(shape, list):

@@ -293,10 +293,40 @@ class PredictOptions:
     """Replace what is there."""
 
 
+@dataclasses.dataclass(frozen=True)
+class SaveNonMultiGpuModelOptions:
+    """Turns a multi-GPU checkpoint of any kind into one plain model for a single device."""
+
+    weights_path: str = ""
+    """Checkpoint: .h5 or .hdf5 of Keras 2 (multi_gpu_model or not), .keras, .weights.h5, a TensorFlow checkpoint or
+    SavedModel."""
+    save_path: str = ""
+    """File to write: NAME.keras, NAME.weights.h5, or NAME.hdf5 for weights that Keras 2 reads too."""
+    inspect: bool = False
+    """Only print what the checkpoint holds."""
+    modern_names: bool = False
+    """Give the layers of an old ResNet50 (res2a_branch2a) the names they have today (conv2_block1_1_conv)."""
+    architecture: str = ""
+    """File that says which model weights alone belong to: .json, .keras, or a whole model in .h5 or .hdf5."""
+    model_name: str = ""
+    """Or: backbone of the model, a name in keras.applications, as the old training scripts built it."""
+    im_size: int | None = None
+    """With --model_name: side of its images in pixels."""
+    num_class: int | None = None
+    """With --model_name: number of classes."""
+    hidden: tuple[int, ...] = (1024,)
+    """With --model_name: units of the dense layers before the last."""
+    check_path: str = ""
+    """File .npz with images x and the old model's predictions y (x0, x1, y0, y1 for several) to compare with."""
+    overwrite: bool = False
+    """Replace what is there."""
+
+
 COMMANDS: dict[str, type] = {
     "simulate": SimulateOptions,
     "make_dataset": MakeDatasetOptions,
     "train": TrainOptions,
     "evaluate": EvaluateOptions,
     "predict": PredictOptions,
+    "save_non_multi_gpu_model": SaveNonMultiGpuModelOptions,
 }

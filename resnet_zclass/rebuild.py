@@ -131,18 +131,15 @@ def match_groups(
     """
     if len(groups) == 1:
         return order_arrays(tree, next(iter(groups.values())), is_own)
-    by_name = {node.name: node for node in tree}
-    if set(by_name) == set(groups):
-        pairs = [(node, groups[node.name]) for node in tree]
-    elif not is_own and len(groups) == len(tree) and all(_is_auto(node) for node in tree if node.name not in groups):
-        pairs = list(zip(tree, groups.values(), strict=True))  # names that Keras chose differ from session to session
-    else:
-        raise InputError(list_both_sides(tree, [array for arrays in groups.values() for array in arrays]))
-    return [array for node, arrays in pairs for array in order_arrays((node,), arrays, is_own)]
-
-
-def _is_auto(node: Leaf | Branch) -> bool:
-    return isinstance(node, Branch) or node.is_auto_named
+    names = [node.name for node in tree]
+    partners = dict(zip(names, names, strict=True))
+    if set(names) != set(groups):  # names that Keras counts differ from session to session; their order does not
+        counted = [node.name for node in tree if isinstance(node, Branch) or node.is_auto_named]
+        others = [name for name in groups if name not in set(names) - set(counted)]
+        if is_own or len(counted) != len(others) or not set(names) - set(counted) <= set(groups):
+            raise InputError(list_both_sides(tree, [array for arrays in groups.values() for array in arrays]))
+        partners |= zip(counted, others, strict=True)
+    return [array for node in tree for array in order_arrays((node,), groups[partners[node.name]], is_own)]
 
 
 def fill_model(variables: Sequence[keras.Variable], arrays: Sequence[StoredArray]) -> None:
@@ -160,8 +157,10 @@ def fill_model(variables: Sequence[keras.Variable], arrays: Sequence[StoredArray
 
 
 def group_arrays(model: keras.Model, config: Config | None = None) -> dict[str, list[StoredArray]]:
-    """The weights of a model as Keras 2 groups, orders and names them: for each top-level layer those that training
-    changes, then the others; those of frozen layers are among the others."""
+    """The weights of a model as Keras 2 groups, orders and names them.
+
+    For each top-level layer those that training changes, then the others; those of frozen layers are among the others.
+    """
     layers = [] if isinstance(model, keras.Sequential) else (config or model.get_config())["layers"]
     groups = {layer["config"]["name"]: [] for layer in layers}  # Keras 2 lists the inputs of Functional models too
     return groups | {layer.name: _own_order(layer, own) for layer, own in children_of(model, config)}

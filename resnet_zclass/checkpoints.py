@@ -1,0 +1,298 @@
+"""One plain, single-device model from a checkpoint of any kind: of `multi_gpu_model`, of a strategy, of one device."""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from resnet_zclass.array_order import leaves_of
+from resnet_zclass.backbones import find_application
+from resnet_zclass.backend import keras
+from resnet_zclass.errors import InputError
+from resnet_zclass.keras_h5 import StoredArray, read_keras_h5
+from resnet_zclass.models import load_model
+from resnet_zclass.old_configs import find_template, layers_of
+from resnet_zclass.rebuild import build_model, fill_model, match_groups, tree_of, variables_of
+from resnet_zclass.resnet_names import OLD_EPSILON, is_old_resnet, modern_name, modernise_names
+from resnet_zclass.stripping import strip_model
+from resnet_zclass.tf_checkpoints import find_checkpoint, match_checkpoint, read_checkpoint
+
+WEIGHTS_SUFFIX = ".weights.h5"
+H5_SUFFIXES = (".h5", ".hdf5")
+
+Config = dict[str, Any]
+Architecture = tuple[keras.Model, Config]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """A single-device model and where its weights come from.
+
+    Attributes:
+        model: The model, uncompiled.
+        config: Its configuration, with the layers in the order of the file.
+        arrays: The stored array of every variable, in the order of `variables_of(model, config)`.
+        notes: What was found and done, in words.
+    """
+
+    model: keras.Model
+    config: Config
+    arrays: list[StoredArray]
+    notes: list[str]
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The model's variables, in the order of `arrays`."""
+        return variables_of(self.model, self.config)
+
+
+def kind_of(path: str | Path) -> str:
+    """What kind of checkpoint a path is, told by its content: `keras`, `weights`, `h5` (of Keras 2) or `tf`.
+
+    Raises:
+        InputError: If it is missing or none of these.
+    """
+    path = Path(path)
+    if find_checkpoint(path):
+        return "tf"
+    if path.is_dir():
+        raise InputError(f"{path} is a folder without a checkpoint of TensorFlow; give the file of a model.")
+    if not path.is_file():
+        raise InputError(f"{path} is not there; give the file of a model or of weights.")
+    if zipfile.is_zipfile(path):
+        return "keras"
+    if not h5py.is_hdf5(path):
+        raise InputError(f"{path} is neither HDF5 nor a .keras file, or it is cut off at its start.")
+    try:
+        with h5py.File(path, "r") as file:
+            names = set(file) | set(file.attrs)
+            return (
+                "h5" if names & {"model_weights", "layer_names", "layer_names0"} or "layers" not in names else "weights"
+            )
+    except OSError as error:
+        raise InputError(f"{path} is not a readable HDF5 file ({error}); copy it anew.") from error
+
+
+def open_checkpoint(path: str | Path, architecture: Architecture | None = None, modern_names: bool = False) -> Plain:
+    """Reads a checkpoint into a plain model.
+
+    Args:
+        path: File of Keras 2 (`.h5`, `.hdf5`), `.keras`, `.weights.h5`, TensorFlow checkpoint or SavedModel.
+        architecture: Model and configuration to fill where the file holds weights alone.
+        modern_names: Give the layers of an old ResNet50 the names they have in `keras.applications` today.
+
+    Raises:
+        InputError: If the file cannot be read, or its arrays do not fit the model in just one way.
+    """
+    try:
+        return _OPENERS[kind_of(path)](Path(path), architecture, modern_names)
+    except InputError as error:
+        words = str(error)
+        raise InputError(words if str(path) in words else f"{path}: {words}") from error
+
+
+def _open_keras(path: Path, architecture: Architecture | None, modern_names: bool) -> Plain:
+    _refuse_renaming(modern_names)
+    if architecture:
+        raise InputError("a .keras file brings its own model; leave --architecture and --model_name out.")
+    model = load_model(path)
+    names = [weight.path for weight in model.weights]
+    plain, taken = strip_model(model)
+    notes = ["a .keras file of today's Keras", *(f"taken away: {what}" for what in taken)]
+    config = plain.get_config()
+    variables = variables_of(plain, config)
+    if {v.path for v in variables} != set(names):
+        raise InputError("its model holds weights outside of its layers; only Functional and Sequential ones fit here.")
+    return Plain(plain, config, [StoredArray(v.path, v.numpy()) for v in variables], notes)
+
+
+def _open_weights(path: Path, architecture: Architecture | None, modern_names: bool) -> Plain:
+    """Weights of today's Keras. Keras itself finds their places; that none is left over is checked by value."""
+    _refuse_renaming(modern_names)
+    model, config = _require(architecture, path)
+    stored = list(read_today(path).values())
+    try:
+        model.load_weights(path)
+    except Exception as error:
+        raise InputError(f"its weights do not fit the model: {str(error).splitlines()[0]}") from error
+    variables = variables_of(model, config)
+    arrays = [StoredArray(variable.path, variable.numpy()) for variable in variables]
+    if collections.Counter(map(_digest, stored)) != collections.Counter(_digest(a.values) for a in arrays):
+        raise InputError(f"its {len(stored)} arrays are not just the {len(arrays)} of the model.")
+    return Plain(model, config, arrays, ["weights of today's Keras"])
+
+
+def _open_h5(path: Path, architecture: Architecture | None, modern_names: bool) -> Plain:
+    stored = read_keras_h5(path)
+    is_own = stored.config is not None and architecture is None
+    if is_own and any("module" in layer for layer in layers_of(stored.config)):
+        return _open_keras(path, None, modern_names)  # of Keras 2.13 and later, which today's reads
+    notes = [f"{stored.form} of Keras {stored.keras_version or '2'}"]
+    if is_own:
+        template, n_gpus = find_template(stored.config)
+        notes.append(f"of multi_gpu_model, {n_gpus} GPUs" if n_gpus > 1 else "of a single device")
+        if modern_names:
+            template = _renamed(template)
+        model, config = build_model(template)
+    else:
+        model, config = _require(architecture, path)
+    groups = stored.weights
+    names = {part for arrays in groups.values() for array in arrays for part in array.layer_path.split("/")}
+    is_old = is_old_resnet({name.removesuffix("_1") for name in names} | names)
+    if is_old and not is_old_resnet({leaf.name for leaf in leaves_of(tree_of(model, config))}):
+        groups = {modern_name(name) or name: [_with_modern_name(a) for a in arrays] for name, arrays in groups.items()}
+        if not is_own:
+            _set_epsilon(model, OLD_EPSILON)
+            notes.append(f"names of the old ResNet50; BatchNormalization with its epsilon of {OLD_EPSILON:g}")
+    arrays = match_groups(tree_of(model, config), groups, is_own)
+    fill_model(variables_of(model, config), arrays)
+    return Plain(
+        model,
+        config,
+        arrays,
+        notes + ([f"{stored.n_others} arrays of the optimizer left out"] if stored.n_others else []),
+    )
+
+
+def _open_tf(path: Path, architecture: Architecture | None, modern_names: bool) -> Plain:
+    _refuse_renaming(modern_names)
+    stored = read_checkpoint(path)
+    is_own = stored.config is not None and architecture is None
+    model, config = build_model(find_template(stored.config)[0]) if is_own else _require(architecture, path)
+    variables = variables_of(model, config)
+    arrays = match_checkpoint(tree_of(model, config), variables, stored)
+    fill_model(variables, arrays)
+    return Plain(
+        model, config, arrays, [stored.form, f"{stored.n_others} arrays of the optimizer and the like left out"]
+    )
+
+
+_OPENERS: dict[str, Callable[[Path, Architecture | None, bool], Plain]] = {
+    "keras": _open_keras,
+    "weights": _open_weights,
+    "h5": _open_h5,
+    "tf": _open_tf,
+}
+
+
+def read_architecture(path: str | Path) -> Architecture:
+    """A model without weights of its own, from a `.json` configuration, a `.keras` file or a whole model in HDF5.
+
+    Raises:
+        InputError: If the file holds no configuration, or its model cannot be built.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".json":
+            return _from_json(path)
+        kind = kind_of(path)
+        if kind == "keras":
+            model, _ = strip_model(load_model(path))
+            return model, model.get_config()
+        config = read_keras_h5(path).config if kind == "h5" else None
+        if config is None:
+            raise InputError("it holds weights alone; give a .json configuration, a .keras file or a whole .h5 model.")
+        return build_model(find_template(config)[0])
+    except InputError as error:
+        raise InputError(f"--architecture {path}: {error}") from error
+
+
+def _from_json(path: Path) -> Architecture:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config["config"], dict | list):
+            raise TypeError("no config")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"this is no configuration of a model ({error}).") from error
+    if "module" not in config:
+        return build_model(find_template(config)[0])
+    try:
+        model = keras.models.model_from_json(json.dumps(config))
+    except Exception as error:
+        raise InputError(f"today's Keras cannot build the model: {str(error).splitlines()[0]}") from error
+    model, _ = strip_model(model)
+    return model, model.get_config()
+
+
+def build_architecture(model_name: str, im_size: int, num_class: int, hidden: Sequence[int] = (1024,)) -> Architecture:
+    """The network of the old training scripts: a backbone of `keras.applications`, pooled, and dense layers.
+
+    Args:
+        model_name: Name in `keras.applications`.
+        im_size: Side of its images in pixels.
+        num_class: Number of classes.
+        hidden: Units of the dense layers before the last.
+    """
+    find_application(model_name)
+    keras.utils.clear_session()  # else Keras counts unnamed layers on
+    try:
+        base = getattr(keras.applications, model_name)(
+            include_top=False, weights=None, pooling="avg", input_shape=(im_size, im_size, 3)
+        )
+    except ValueError as error:
+        raise InputError(f"--model_name {model_name} with --im_size {im_size}: {error}") from error
+    x = base.output
+    for units in hidden:
+        x = keras.layers.Dense(units, activation="relu")(x)
+    model = keras.Model(base.input, keras.layers.Dense(num_class, activation="softmax")(x), name=model_name)
+    return model, model.get_config()
+
+
+def _require(architecture: Architecture | None, path: Path) -> Architecture:
+    if architecture is None:
+        raise InputError(
+            f"{path} holds weights alone; give the model with --architecture FILE (.json, .keras or a whole .h5 model), "
+            "or with --model_name, --im_size and --num_class."
+        )
+    return architecture
+
+
+def _refuse_renaming(modern_names: bool) -> None:
+    if modern_names:
+        raise InputError("--modern_names is for files of Keras 2 that hold the old ResNet50; leave it out.")
+
+
+def _renamed(template: Config) -> Config:
+    renamed = modernise_names(template)
+    if renamed == template:
+        raise InputError("--modern_names: there is no old ResNet50 in it (no layer res2a_branch2a); leave it out.")
+    return renamed
+
+
+def _with_modern_name(array: StoredArray) -> StoredArray:
+    """An array under today's name of its layer. A copy's name ends in `_1`, which is no part of an old name."""
+    old = array.layer_path.rpartition("/")[2]
+    new = modern_name(old) or modern_name(old.removesuffix("_1"))
+    return StoredArray(f"{new}/{array.variable}:0", array.values) if new else array
+
+
+def _set_epsilon(model: keras.Model, epsilon: float) -> None:
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.epsilon = epsilon
+
+
+def read_today(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a `.weights.h5` file, by name, but those of the optimizer and of random numbers."""
+    arrays: dict[str, np.ndarray] = {}
+
+    def visit(name: str, item) -> None:
+        if isinstance(item, h5py.Dataset) and not {"optimizer", "seed_generator"} & set(name.split("/")):
+            arrays[name] = item[()]
+
+    with h5py.File(path, "r") as file:
+        file.visititems(visit)
+    return arrays
+
+
+def _digest(values: np.ndarray) -> bytes:
+    return hashlib.sha256(
+        f"{values.dtype.str}{values.shape}".encode() + np.ascontiguousarray(values).tobytes()
+    ).digest()
