@@ -51,6 +51,7 @@ class Leaf:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
+        """All its variables, in order."""
         return self.trainable + self.fixed
 
 
@@ -63,6 +64,7 @@ class Branch:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
+        """The variables of all its layers, in order."""
         return tuple(slot for leaf in leaves_of(self.children) for slot in leaf.slots)
 
 

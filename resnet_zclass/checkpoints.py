@@ -102,15 +102,12 @@ def _open_keras(path: Path, architecture: Architecture | None, modern_names: boo
     _refuse_renaming(modern_names)
     if architecture:
         raise InputError("a .keras file brings its own model; leave --architecture and --model_name out.")
-    model = load_model(path)
-    names = [weight.path for weight in model.weights]
-    plain, taken = strip_model(model)
-    notes = ["a .keras file of today's Keras", *(f"taken away: {what}" for what in taken)]
-    config = plain.get_config()
-    variables = variables_of(plain, config)
-    if {v.path for v in variables} != set(names):
+    model, config, taken = strip_model(load_model(path))
+    notes = ["a model of today's Keras", *(f"taken away: {what}" for what in taken)]
+    variables = variables_of(model, config)
+    if {id(variable) for variable in variables} != {id(weight) for weight in model.weights}:
         raise InputError("its model holds weights outside of its layers; only Functional and Sequential ones fit here.")
-    return Plain(plain, config, [StoredArray(v.path, v.numpy()) for v in variables], notes)
+    return Plain(model, config, [StoredArray(v.path, v.numpy()) for v in variables], notes)
 
 
 def _open_weights(path: Path, architecture: Architecture | None, modern_names: bool) -> Plain:
@@ -153,12 +150,7 @@ def _open_h5(path: Path, architecture: Architecture | None, modern_names: bool) 
             notes.append(f"names of the old ResNet50; BatchNormalization with its epsilon of {OLD_EPSILON:g}")
     arrays = match_groups(tree_of(model, config), groups, is_own)
     fill_model(variables_of(model, config), arrays)
-    return Plain(
-        model,
-        config,
-        arrays,
-        notes + ([f"{stored.n_others} arrays of the optimizer left out"] if stored.n_others else []),
-    )
+    return Plain(model, config, arrays, [*notes, f"{stored.n_others} arrays of the optimizer left out"])
 
 
 def _open_tf(path: Path, architecture: Architecture | None, modern_names: bool) -> Plain:
@@ -194,8 +186,7 @@ def read_architecture(path: str | Path) -> Architecture:
             return _from_json(path)
         kind = kind_of(path)
         if kind == "keras":
-            model, _ = strip_model(load_model(path))
-            return model, model.get_config()
+            return strip_model(load_model(path))[:2]
         config = read_keras_h5(path).config if kind == "h5" else None
         if config is None:
             raise InputError("it holds weights alone; give a .json configuration, a .keras file or a whole .h5 model.")
@@ -217,8 +208,7 @@ def _from_json(path: Path) -> Architecture:
         model = keras.models.model_from_json(json.dumps(config))
     except Exception as error:
         raise InputError(f"today's Keras cannot build the model: {str(error).splitlines()[0]}") from error
-    model, _ = strip_model(model)
-    return model, model.get_config()
+    return strip_model(model)[:2]
 
 
 def build_architecture(model_name: str, im_size: int, num_class: int, hidden: Sequence[int] = (1024,)) -> Architecture:
@@ -267,10 +257,10 @@ def _renamed(template: Config) -> Config:
 
 
 def _with_modern_name(array: StoredArray) -> StoredArray:
-    """An array under today's name of its layer. A copy's name ends in `_1`, which is no part of an old name."""
+    """An array under today's name of its layer. The `_1` at the end of a copy's name is no part of it."""
     old = array.layer_path.rpartition("/")[2]
     new = modern_name(old) or modern_name(old.removesuffix("_1"))
-    return StoredArray(f"{new}/{array.variable}:0", array.values) if new else array
+    return StoredArray(f"{new}/{array.variable}:0", array.values, array.name) if new else array
 
 
 def _set_epsilon(model: keras.Model, epsilon: float) -> None:

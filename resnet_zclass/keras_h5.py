@@ -21,10 +21,17 @@ LARGEST_RATIO = 1100
 
 @dataclasses.dataclass(frozen=True)
 class StoredArray:
-    """An array of a file: its name there, such as `conv1/kernel:0`, and its values."""
+    """An array of a file.
+
+    Attributes:
+        name: Its name, such as `conv1/kernel:0`.
+        values: Its values.
+        old_name: Its name in the file, if that is another.
+    """
 
     name: str
     values: np.ndarray
+    old_name: str = ""
 
     @property
     def layer_path(self) -> str:

@@ -70,7 +70,7 @@ def tabulate(plain: "Plain") -> list[str]:
     """Lines that say where every layer of the model has its arrays from."""
     rows = []
     for variable, array in zip(plain.variables, plain.arrays, strict=True):
-        source, target = array.layer_path or array.name, variable.path.rpartition("/")[0]
+        source, target = (array.old_name or array.name).rpartition("/")[0], variable.path.rpartition("/")[0]
         if rows and rows[-1][:2] == (source, target):
             rows[-1][2].append(variable)
         else:
@@ -100,8 +100,7 @@ def save_plain(plain: "Plain", save_path: str | Path, stored: tuple[list, list] 
     images, expected = stored or _draw(plain.model)
     with whole_file(save_path) as partial:
         again = _write_and_read(plain, partial, str(save_path).endswith(".weights.h5"))
-        by_path = {v.path: v.numpy() for v in again.weights}
-        written = [by_path[v.path] for v in plain.variables]
+        written = [variable.numpy() for variable in rz.rebuild.variables_of(again, plain.config)]
         differences = [_largest(values, array.values) for values, array in zip(written, plain.arrays, strict=True)]
         predicted = _predict(again, images)
         shapes = [values.shape for values in predicted]

@@ -4,6 +4,7 @@ The optimizer goes when a model is loaded without being compiled.
 """
 
 import copy
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,24 +12,25 @@ import numpy as np
 
 from resnet_zclass.backend import keras
 from resnet_zclass.errors import InputError
+from resnet_zclass.rebuild import variables_of
 
 Config = dict[str, Any]
 
 
-def strip_model(model: keras.Model) -> tuple[keras.Model, list[str]]:
+def strip_model(model: keras.Model) -> tuple[keras.Model, Config, list[str]]:
     """The model in float32 and without augmentation layers, with the same weights.
 
     Args:
         model: A Functional or Sequential model.
 
     Returns:
-        `(model, what was taken away)`; the model itself if there was nothing.
+        `(model, its configuration, what was taken away)`; the model itself if there was nothing.
 
     Raises:
         InputError: If there is something to take away, but the model is of a class of its own.
 
     >>> model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.RandomFlip(), keras.layers.Flatten()])
-    >>> plain, taken = strip_model(model)
+    >>> plain, _, taken = strip_model(model)
     >>> [layer.name.split("_")[0] for layer in plain.layers], len(taken)
     (['flatten'], 1)
     """
@@ -36,22 +38,19 @@ def strip_model(model: keras.Model) -> tuple[keras.Model, list[str]]:
     mixed = {layer.dtype_policy.name for layer in walk_layers(model)} & {"mixed_float16", "mixed_bfloat16"}
     notes = [f"the augmentation layer {layer.name} ({type(layer).__name__})" for layer in removed]
     notes += [f"the precision policy {name}; all is float32" for name in sorted(mixed)]
-    if not notes:
-        return model, []
     if not isinstance(model, keras.Sequential) and type(model).__name__ != "Functional":
         raise InputError(
             f"the model is of the class {type(model).__name__}; only Functional and Sequential can be rebuilt."
         )
-    serialized = keras.saving.serialize_keras_object(model)
-    config = _in_float32(_without({layer.name for layer in removed}, serialized))
-    plain = keras.saving.deserialize_keras_object(config)
-    values = {weight.path: weight for weight in model.weights}
-    missing = {weight.path for weight in plain.weights} ^ set(values)
-    if missing:
-        raise InputError(f"the model cannot be rebuilt: its weights {', '.join(sorted(missing)[:5])} have no partner.")
-    for weight in plain.weights:
-        weight.assign(values[weight.path])
-    return plain, notes
+    if not notes:
+        return model, model.get_config(), []
+    serialized = json.loads(model.to_json())
+    stripped = _in_float32(_without({layer.name for layer in removed}, serialized))
+    plain = keras.saving.deserialize_keras_object(copy.deepcopy(stripped))
+    config = stripped["config"]
+    for ours, theirs in zip(variables_of(plain, config), variables_of(model, config), strict=True):
+        ours.assign(theirs)
+    return plain, config, notes
 
 
 def walk_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:

@@ -89,8 +89,7 @@ def match_checkpoint(
     """
     arrays = [array for group in stored.groups.values() for array in group]
     if not all(_LAYER.match(array.name) for array in arrays):
-        by_path = {array.name: array for array in arrays}
-        found = [by_path.get(variable.path) for variable in variables]
+        found = [_find_by_path(variable.path, arrays) for variable in variables]
     else:
         leaves = list(leaves_of(tree))
         groups = list(stored.groups.values())
@@ -104,6 +103,14 @@ def match_checkpoint(
     ):
         raise InputError(list_both_sides(tree, arrays))
     return found
+
+
+def _find_by_path(path: str, arrays: Sequence[StoredArray]) -> StoredArray | None:
+    """The only array of that path; paths may lack the names of outer models, which depend on how a model was built."""
+    exact = [array for array in arrays if array.name == path]
+    near = [array for array in arrays if f"/{array.name}".endswith(f"/{path}") or f"/{path}".endswith(f"/{array.name}")]
+    found = exact or near
+    return found[0] if len(found) == 1 else None
 
 
 def _parse_graph(serialized: bytes) -> Any:
@@ -167,7 +174,16 @@ def _read_config(path: Path) -> dict | None:
         saved.ParseFromString(path.read_bytes())
         metadata = saved.meta_graphs[0].object_graph_def.nodes[0].user_object.metadata
         config = json.loads(metadata)
-        config = config.get("model_config") or config
+        config = _with_lists(config.get("model_config") or config)
     except Exception:  # another program's SavedModel says nothing here
         return None
     return config if isinstance(config, dict) and {"class_name", "config"} <= set(config) else None
+
+
+def _with_lists(value: Any) -> Any:
+    """A configuration with lists where TensorFlow wrote tuples in words."""
+    if isinstance(value, dict):
+        if value.get("class_name") in ("__tuple__", "TensorShape"):
+            return _with_lists(value["items"])
+        return {key: _with_lists(part) for key, part in value.items()}
+    return [_with_lists(part) for part in value] if isinstance(value, list) else value
