@@ -238,7 +238,7 @@ def build_architecture(model_name: str, im_size: int, num_class: int, hidden: Se
 def _require(architecture: Architecture | None, path: Path) -> Architecture:
     if architecture is None:
         raise InputError(
-            f"{path} holds weights alone; give the model with --architecture FILE (.json, .keras or a whole .h5 model), "
+            f"{path} holds weights alone; give the model with --architecture FILE (.json, .keras or a whole .h5), "
             "or with --model_name, --im_size and --num_class."
         )
     return architecture
