@@ -9,12 +9,14 @@ PACKAGE = Path(__file__).parents[1] / "resnet_zclass"
 
 ROWS = (
     ("errors", "options", "backend", "metrics", "pixels", "progress", "resize", "focus", "blobs"),
+    ("tiffs",),
     ("ranges", "files", "groups", "splits", "imbalance", "labels", "schedules", "stems", "warp", "losses", "freezing",
      "batches", "chunks", "images", "beads", "camera", "optics"),
-    ("opts", "augment", "mixing", "channels", "figures", "backbones", "scene", "ceiling", "crops"),
+    ("opts", "growing", "augment", "mixing", "channels", "figures", "backbones", "scene", "ceiling", "crops"),
     ("command", "gallery", "live", "models", "pack", "tree", "fields"),
-    ("baseline", "callbacks", "loader", "gather"),
+    ("baseline", "callbacks", "loader", "gather", "engines"),
     ("runs", "preview", "simulate", "make_dataset"),
+    ("stream",),
     ("predict", "rounds"),
     ("evaluate", "prepare"),
     ("folds",),
