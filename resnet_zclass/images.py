@@ -21,7 +21,7 @@ from resnet_zclass.tiffs import RawPages, open_tiff, open_tiff_pages, read_axes,
 TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".jpg", ".jpeg", ".bmp")
 DTYPES = ("uint8", "uint16", "float32")
-RUN_BYTES = 2**25  # of pages that are read at once where a file is read in runs
+RUN_BYTES = 2**23  # of pages that are read at once where a file is read in runs
 
 # Vendors put the planes of a bead stack on time, or on an axis without a name.
 _PLANE_AXES = "ZTQIR"

@@ -195,8 +195,6 @@ def _find_frames(tiff: tifffile.TiffFile, path: Path) -> _Frames | None:
     elif first.dataoffset is not None:
         n_leading = min(first.axes.index("Y"), first.axes.index("X"))
         read = _contiguous_reader(tiff, math.prod(first.shape[n_leading:]))
-        if read is None:
-            return None  # cut short; reading it whole says so
     else:
         n_leading = len(first.shape) - len(first.keyframe.shape)
         if n_leading < 0 or first.shape[n_leading:] != first.keyframe.shape:
@@ -214,12 +212,10 @@ def _find_frames(tiff: tifffile.TiffFile, path: Path) -> _Frames | None:
     return _Frames(leading, inner, lambda chosen: read(chosen).reshape(len(chosen), *shape))
 
 
-def _contiguous_reader(tiff: tifffile.TiffFile, size: int) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Reader of frames of `size` pixels that lie one behind the other; None if the file ends before they do."""
+def _contiguous_reader(tiff: tifffile.TiffFile, size: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Reader of frames of `size` pixels that lie one behind the other."""
     first, file = tiff.series[0], tiff.filehandle
     typecode, n_bytes = tiff.byteorder + first.dtype.char, size * first.dtype.itemsize
-    if first.dataoffset + first.size * first.dtype.itemsize > file.size:
-        return None
 
     def read(chosen: np.ndarray) -> np.ndarray:
         runs = np.split(chosen, np.flatnonzero(np.diff(chosen) != 1) + 1)

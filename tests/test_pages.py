@@ -103,12 +103,16 @@ def write_faulty(path, fault):
         pixels[1, 0, 0], pixels[6, 1, 1] = np.nan, np.inf
     if fault == "range":
         pixels[1], pixels[2], pixels[6] = 5, 70000, -3
-    tifffile.imwrite(path, pixels, photometric="minisblack", compression="zlib" if fault == "page cut short" else None)
+    options = {
+        "page cut short": {"compression": "zlib"},
+        "one piece cut short": {"imagej": True, "metadata": {"axes": "ZYX"}},
+    }.get(fault, {})
+    tifffile.imwrite(path, pixels, photometric="minisblack", **options)
     if "cut short" in fault:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("fault", ["no number", "range", "type", "cut short", "page cut short"])
+@pytest.mark.parametrize("fault", ["no number", "range", "type", "cut short", "page cut short", "one piece cut short"])
 @pytest.mark.parametrize("n", [1, 4, 100])
 def test_faults_are_said_of_the_whole_file(fault, n, tmp_path):
     write_faulty(tmp_path / "a.tif", fault)
