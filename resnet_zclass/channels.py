@@ -1,12 +1,13 @@
 """Images whose channels lie in files of their own, told apart by the end of the name: `ID_red.png`, `ID_green.png`."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from resnet_zclass.errors import InputError
-from resnet_zclass.images import read_pages
+from resnet_zclass.images import Pages, open_pages, read_pages
 
 
 def group_channels(paths: Sequence[Path], channels: Sequence[str] = ()) -> dict[Path, tuple[Path, ...]]:
@@ -74,14 +75,41 @@ def read_channels(paths: Sequence[Path]) -> np.ndarray:
         InputError: As `images.read_pages`; and if files differ in pages, size or bit depth, or hold colour.
     """
     parts = [read_pages(path) for path in paths]
+    _check_alike(paths, [(part.shape, part.dtype) for part in parts])
     if len(paths) == 1:
         return parts[0] if parts[0].ndim == 4 else parts[0][..., None]
+    return np.stack(parts, axis=-1)
+
+
+@contextlib.contextmanager
+def open_channels(paths: Sequence[Path]) -> Iterator[Pages]:
+    """Opens an image for reading runs of its pages, which together are those of `read_channels`.
+
+    Raises:
+        InputError: As `images.open_pages` and `read_channels`; files that do not fit together are refused at once.
+    """
+    with contextlib.ExitStack() as stack:
+        parts = [stack.enter_context(open_pages(path)) for path in paths]
+        _check_alike(paths, [(part.shape, part.dtype) for part in parts])
+        n_channels = parts[0].shape[3] if len(parts[0].shape) == 4 else len(paths)
+
+        def runs(n: int) -> Iterator[np.ndarray]:
+            for run in zip(*(part.runs(n) for part in parts), strict=True):
+                yield run[0] if run[0].ndim == 4 else np.stack(run, axis=-1)
+
+        yield Pages((*parts[0].shape[:3], n_channels), parts[0].dtype, runs)
+
+
+def _check_alike(paths: Sequence[Path], parts: Sequence[tuple[tuple[int, ...], np.dtype]]) -> None:
+    """Refuses files of an image, whose shapes and types are `parts`, that are no channels of it."""
+    if len(paths) == 1:
+        return
+    (first, dtype), *_ = parts
     for path, part in zip(paths, parts, strict=True):
-        if part.ndim == 4:
-            raise InputError(f"{path} holds {part.shape[3]} channels; with --channels every file holds one.")
-        if part.shape != parts[0].shape or part.dtype != parts[0].dtype:
+        if len(part[0]) == 4:
+            raise InputError(f"{path} holds {part[0][3]} channels; with --channels every file holds one.")
+        if part != (first, dtype):
             raise InputError(
-                f"{path} is {part.shape} {part.dtype}, but {paths[0].name} {parts[0].shape} {parts[0].dtype}; "
+                f"{path} is {part[0]} {part[1]}, but {paths[0].name} {first} {dtype}; "
                 "channels of an image share size and bit depth."
             )
-    return np.stack(parts, axis=-1)

@@ -46,9 +46,7 @@ def whole_folder(path: str | Path, overwrite: bool = False, mark: str = "") -> I
         partial.rename(path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
-        for parent in missing:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
+        _remove_empty(missing)
         raise
 
 
@@ -82,7 +80,8 @@ def check_output(path: str | Path, overwrite: bool = False) -> None:
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Yields a path to write to; the file takes the name `path` only when the block ends well.
 
-    The temporary name keeps the suffix of `path`, since writers choose the format by it.
+    Its parents are made too, and removed again when it does not. The temporary name keeps the suffix of `path`,
+    since writers choose the format by it.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as tmp:
@@ -92,13 +91,23 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     'a'
     """
     path = Path(path).absolute()
+    missing = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial_path(path)
     try:
         yield partial
         partial.replace(path)
-    finally:
+    except BaseException:
         partial.unlink(missing_ok=True)
+        _remove_empty(missing)
+        raise
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Removes folders that were made for nothing, the inner ones first; what is not empty stays."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _partial_path(path: Path) -> Path:

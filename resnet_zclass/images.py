@@ -8,36 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
-import re
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from xml.etree import ElementTree
 
 import imageio.v3 as iio
 import numpy as np
 import tifffile
 
 from resnet_zclass.errors import InputError
+from resnet_zclass.tiffs import RawPages, open_tiff, open_tiff_pages, read_axes, read_units, refuse_missing
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".jpg", ".jpeg", ".bmp")
 DTYPES = ("uint8", "uint16", "float32")
+RUN_BYTES = 2**23  # of pages that are read at once where a file is read in runs
 
 # Vendors put the planes of a bead stack on time, or on an axis without a name.
 _PLANE_AXES = "ZTQIR"
-_UM_PER_UNIT = {
-    **dict.fromkeys(("", "um", "µm", "μm", "micron", "microns", "micrometer", "micrometre"), 1.0),
-    **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-3),
-    **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e3),
-    **dict.fromkeys(("cm", "centimeter"), 1e4),
-    **dict.fromkeys(("inch", "in"), 25400.0),
-    **dict.fromkeys(("m", "meter"), 1e6),
-    **dict.fromkeys(("å", "angstrom"), 1e-4),
-}
-# What tifffile says, but does not raise, when it goes on with less than the file should hold.
-_DAMAGE = re.compile(r"invalid|corrupt|missing|failed|TiffFileError", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +42,26 @@ class Stack:
     z_step_um: float | None = None
     pixel_um: float | None = None
     z_step_source: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pages:
+    """The images in an open file, to be read run by run.
+
+    Attributes:
+        shape: `(N, H, W)` or `(N, H, W, C)`.
+        dtype: uint8, uint16 or float32.
+        runs: Function of a number of pages; yields arrays of that many pages and a last one of the remainder.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    runs: Callable[[int], Iterator[np.ndarray]]
+
+    @property
+    def run_length(self) -> int:
+        """How many pages make a run that is neither slow to ask for nor large in memory."""
+        return max(1, RUN_BYTES // max(1, int(np.prod(self.shape[1:])) * self.dtype.itemsize))
 
 
 def list_images(path: str | Path, recursive: bool = False) -> list[Path]:
@@ -111,15 +118,51 @@ def read_pages(path: str | Path) -> np.ndarray:
     [12, 13, 14, 15]
     """
     path = Path(path)
-    if path.suffix.lower() in TIFF_SUFFIXES:
-        with _open_tiff(path) as tiff:
-            pixels, axes = _read_axes(tiff, path)
-            # 1 and 2 stand for alpha; a further channel of a microscope has 0, or an axis of its own.
-            has_alpha = bool({1, 2} & {int(kind) for kind in tiff.pages[0].extrasamples})
-        pixels = _pages_and_channels(pixels, axes)
-    else:
-        pixels, has_alpha = _read_single(path)[np.newaxis], True
-    return _convert(_drop_opaque_alpha(pixels) if has_alpha else _drop_single_channel(pixels), path)
+    with _open_raw(path) as raw:
+        pixels = raw.read(0, raw.shape[0])
+    is_opaque = raw.has_alpha and _is_opaque([pixels])
+    return _convert(_drop_channel(pixels, is_opaque), path)
+
+
+@contextlib.contextmanager
+def open_pages(path: str | Path) -> Iterator[Pages]:
+    """Opens a file for reading runs of its images, which together are those of `read_pages`.
+
+    What is decided by all pages is decided by all of them: a TIFF that may have alpha is read once more to see whether
+    it is opaque everywhere, and a fault is counted over the whole file before it is raised. A run with a fault is
+    never yielded, runs before it are. Formats without pages, and TIFFs whose axes allow no runs, are read whole.
+
+    Raises:
+        InputError: As `read_pages`, when the file is opened, at the run concerned, or at the end of the block.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as tmp:
+    ...     write_stack(f"{tmp}/a.tif", np.zeros((5, 8, 8), "uint8"))
+    ...     with open_pages(f"{tmp}/a.tif") as pages:
+    ...         pages.shape, [len(run) for run in pages.runs(2)]
+    ((5, 8, 8), [2, 2, 1])
+    """
+    path = Path(path)
+    with _open_raw(path) as raw:
+        dtype = _find_dtype(raw.dtype, path)
+
+        def read(n: int) -> Iterator[np.ndarray]:
+            return (raw.read(start, min(start + n, raw.shape[0])) for start in range(0, raw.shape[0], n))
+
+        whole = Pages(raw.shape, raw.dtype, read)
+        is_opaque = raw.has_alpha and _is_opaque(read(whole.run_length))
+
+        def runs(n: int) -> Iterator[np.ndarray]:
+            for pixels in read(n):
+                try:
+                    converted = _convert(_drop_channel(pixels, is_opaque), path)
+                except InputError:
+                    _check_values((_as_float32(_drop_channel(part, is_opaque)) for part in read(n)), path)
+                    raise
+                yield converted
+
+        no_pages = np.broadcast_to(np.empty((), raw.dtype), raw.shape)  # takes no memory
+        yield Pages(_drop_channel(no_pages, is_opaque).shape, dtype, runs)
 
 
 def read_stack(path: str | Path) -> Stack:
@@ -142,9 +185,9 @@ def read_stack(path: str | Path) -> Stack:
     path = Path(path)
     if path.suffix.lower() not in TIFF_SUFFIXES:
         raise InputError(f"{path} is not a TIFF; planes are read from multi-page TIFF files only.")
-    with _open_tiff(path) as tiff:
-        pixels, axes = _read_axes(tiff, path)
-        step_um, pixel_um, source = _read_units(tiff)
+    with open_tiff(path) as tiff:
+        pixels, axes = read_axes(tiff, path)
+        step_um, pixel_um, source = read_units(tiff)
     if axes[:-2] and ("S" in axes or "C" in axes):
         kind = "colour (RGB) images" if "S" in axes else f"{pixels.shape[axes.index('C')]} channels"
         raise InputError(f"{path} holds {kind} (axes {axes}); save one gray channel as a stack of planes.")
@@ -196,74 +239,22 @@ def check_finite(pixels: np.ndarray, name: str | Path) -> None:
     Traceback (most recent call last):
     resnet_zclass.errors.InputError: a.tif holds 1 pixels that are NaN or infinite; mend or leave out the file.
     """
-    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        bad = int((~np.isfinite(pixels)).sum())
-        raise InputError(f"{name} holds {bad} pixels that are NaN or infinite; mend or leave out the file.")
-
-
-class _Listener(logging.Handler):
-    """Keeps what tifffile logs, thread by thread, since it logs damage instead of raising."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.heard = threading.local()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if _DAMAGE.search(record.getMessage()):
-            getattr(self.heard, "messages", []).append(record.getMessage())
-
-
-_listener = _Listener()
-logging.getLogger("tifffile").addHandler(_listener)
+    if pixels.dtype.kind == "f":
+        _check_values([pixels], name)
 
 
 @contextlib.contextmanager
-def _open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
-    """Opens a TIFF; whatever goes wrong while it is open, in words or by an exception, is an `InputError`."""
-    _refuse_missing(path)
-    _listener.heard.messages = messages = []
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            yield tiff
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"{path} cannot be read as a TIFF, it may be cut short or damaged: {error}") from error
-    if messages:
-        raise InputError(f"{path} is cut short or damaged: {messages[0]}")
-
-
-def _refuse_missing(path: Path) -> None:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; check the name.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes); copy it again or leave it out.")
-
-
-def _read_axes(tiff: tifffile.TiffFile, path: Path) -> tuple[np.ndarray, str]:
-    """All pixels of a TIFF and the letters of its axes, those of length 1 left out, with Y and X kept."""
-    series = tiff.series
-    kinds = {(s.shape, str(s.dtype)) for s in series}
-    if len(kinds) > 1:
-        shapes = ", ".join(f"{' x '.join(map(str, shape))} {dtype}" for shape, dtype in sorted(kinds))
-        raise InputError(f"{path} holds pages of mixed shapes ({shapes}); save pages of one shape in a file.")
-    pixels, axes = series[0].asarray(), series[0].axes
-    if len(series) > 1:
-        pixels, axes = np.stack([s.asarray() for s in series]), f"I{axes}"
-    keep = [i for i, axis in enumerate(axes) if axis in "YX" or pixels.shape[i] > 1]
-    return pixels.reshape([pixels.shape[i] for i in keep]), "".join(axes[i] for i in keep)
-
-
-def _pages_and_channels(pixels: np.ndarray, axes: str) -> np.ndarray:
-    channel = next((i for i, axis in enumerate(axes) if axis in "SC"), None)
-    if channel is None:
-        return pixels.reshape(-1, *pixels.shape[-2:])
-    pixels = np.moveaxis(pixels, channel, -1)
-    return np.ascontiguousarray(pixels.reshape(-1, *pixels.shape[-3:]))
+def _open_raw(path: Path) -> Iterator[RawPages]:
+    if path.suffix.lower() in TIFF_SUFFIXES:
+        with open_tiff_pages(path) as raw:
+            yield raw
+        return
+    pixels = _read_single(path)[np.newaxis]
+    yield RawPages(pixels.shape, pixels.dtype, True, lambda start, stop: pixels[start:stop])
 
 
 def _read_single(path: Path) -> np.ndarray:
-    _refuse_missing(path)
+    refuse_missing(path)
     try:
         # Pillow cuts 16-bit colour PNGs to 8 bit; imagecodecs lets a truncated JPEG pass as gray.
         if path.suffix.lower() == ".png":
@@ -276,73 +267,56 @@ def _read_single(path: Path) -> np.ndarray:
         raise InputError(f"{path} cannot be read, it may be cut short or no image: {reason}") from error
 
 
-def _drop_opaque_alpha(pixels: np.ndarray) -> np.ndarray:
-    channels = pixels.shape[3] if pixels.ndim == 4 else 1
+def _is_opaque(parts: Iterable[np.ndarray]) -> bool:
+    """Whether the last channel of all parts `(N, H, W[, C])` is alpha that says nothing."""
     # Four channels may be red, green, blue and yellow, so alpha goes only where it says nothing.
-    if channels in (2, 4) and pixels.dtype.kind == "u" and (pixels[..., -1] == np.iinfo(pixels.dtype).max).all():
-        pixels = pixels[..., :-1]
-    return _drop_single_channel(pixels)
+    return all(
+        part.ndim == 4
+        and part.shape[3] in (2, 4)
+        and part.dtype.kind == "u"
+        and bool((part[..., -1] == np.iinfo(part.dtype).max).all())
+        for part in parts
+    )
 
 
-def _drop_single_channel(pixels: np.ndarray) -> np.ndarray:
+def _drop_channel(pixels: np.ndarray, is_opaque: bool) -> np.ndarray:
+    """`pixels` without an opaque alpha channel, and without the axis of a single channel."""
+    pixels = pixels[..., :-1] if is_opaque else pixels
     return pixels[..., 0] if pixels.ndim == 4 and pixels.shape[3] == 1 else pixels
+
+
+def _find_dtype(dtype: np.dtype, path: Path) -> np.dtype:
+    """The type in which pixels of `dtype` are given out."""
+    if dtype.kind == "f":
+        return np.dtype("float32")
+    if dtype.kind not in "bui":
+        raise InputError(f"{path} holds {dtype} pixels; save it as 8-bit, 16-bit or 32-bit float.")
+    return np.dtype("uint8" if dtype.itemsize == 1 else "uint16")
 
 
 def _convert(pixels: np.ndarray, path: Path) -> np.ndarray:
     """`pixels` in native byte order as uint8, uint16 or float32, without a change of any value."""
-    kind, size = pixels.dtype.kind, pixels.dtype.itemsize
-    if kind == "f":
-        with np.errstate(over="ignore"):
-            pixels = pixels.astype("float32", copy=False)
-        check_finite(pixels, path)
-    elif kind == "b" or (kind in "ui" and size == 1):
-        _refuse_outside(pixels, 255, path)
-        pixels = pixels.astype("uint8", copy=False)
-    elif kind in "ui":
-        _refuse_outside(pixels, 65535, path)
-        pixels = pixels.astype("uint16", copy=False)
-    else:
-        raise InputError(f"{path} holds {pixels.dtype} pixels; save it as 8-bit, 16-bit or 32-bit float.")
-    return np.ascontiguousarray(pixels)
+    dtype = _find_dtype(pixels.dtype, path)
+    pixels = _as_float32(pixels)
+    _check_values([pixels], path)
+    return np.ascontiguousarray(pixels.astype(dtype, copy=False))
 
 
-def _refuse_outside(pixels: np.ndarray, largest: int, path: Path) -> None:
-    if pixels.dtype.name in DTYPES or pixels.dtype.kind == "b" or not pixels.size:
-        return
-    least, most = pixels.min(), pixels.max()
-    if least < 0 or most > largest:
-        raise InputError(f"{path} holds {pixels.dtype} pixels from {least} to {most}; save it as 32-bit float.")
+def _as_float32(pixels: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused
+        return pixels.astype("float32", copy=False) if pixels.dtype.kind == "f" else pixels
 
 
-def _read_units(tiff: tifffile.TiffFile) -> tuple[float | None, float | None, str]:
-    """The z step and pixel size in um that the metadata give, and which of them gave the z step."""
-    if tiff.is_ome:
-        pixels = ElementTree.fromstring(tiff.ome_metadata).find(".//{*}Pixels")
-        values = {} if pixels is None else pixels.attrib
-        step_um, pixel_um = (
-            _in_um(values.get(f"PhysicalSize{axis}"), values.get(f"PhysicalSize{axis}Unit", "um")) for axis in "ZX"
-        )
-        return step_um, pixel_um, "OME PhysicalSizeZ" if step_um else ""
-    imagej = tiff.imagej_metadata or {}
-    unit = imagej.get("unit", "")
-    step_um = _in_um(imagej.get("spacing"), unit)
-    source = "ImageJ spacing" + (", no unit, taken as um" if not unit else "")
-    return step_um, _read_pixel_um(tiff.pages[0].tags, unit), source if step_um else ""
-
-
-def _read_pixel_um(tags: tifffile.TiffTags, unit: str) -> float | None:
-    count, length = tags.valueof("XResolution", default=(0, 0))
-    name = getattr(tags.valueof("ResolutionUnit", default=1), "name", "NONE")
-    unit = {"INCH": "inch", "CENTIMETER": "cm"}.get(name, unit or "unknown")
-    return _in_um(length / count, unit) if count else None
-
-
-def _in_um(value: object, unit: str) -> float | None:
-    """`value` times `unit` in um; None if it is no positive number or the unit is no length (such as "pixel")."""
-    # ImageJ escapes what is not ASCII: the µ of µm stands as the six characters \u00B5.
-    unit = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), str(unit)).strip().lower()
-    try:
-        number = abs(float(value)) * _UM_PER_UNIT[unit]
-    except (TypeError, ValueError, KeyError):
-        return None
-    return number if 0 < number < np.inf else None
+def _check_values(parts: Iterable[np.ndarray], path: str | Path) -> None:
+    """Raises `InputError` if a file holds what is no number or fits no type, counted over all its parts."""
+    n_bad, ranges, dtype = 0, [], np.dtype("uint8")
+    for part in parts:
+        dtype = part.dtype
+        if dtype.kind == "f":
+            n_bad += part.size - np.count_nonzero(np.isfinite(part))
+        elif dtype.name not in DTYPES and dtype.kind != "b" and part.size:
+            ranges += [part.min(), part.max()]
+    if n_bad:
+        raise InputError(f"{path} holds {n_bad} pixels that are NaN or infinite; mend or leave out the file.")
+    if ranges and (min(ranges) < 0 or max(ranges) > (255 if dtype.itemsize == 1 else 65535)):
+        raise InputError(f"{path} holds {dtype} pixels from {min(ranges)} to {max(ranges)}; save it as 32-bit float.")

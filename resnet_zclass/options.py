@@ -289,6 +289,8 @@ class PredictOptions:
     """CSV of bead positions (columns y,x in pixels) at which to cut crops instead of finding beads."""
     batch_size: int = 64
     """Crops per step."""
+    engine: Literal["auto", "keras", "onnx", "litert"] = "auto"
+    """What computes: the run's Keras model, or an export of it. auto: the fastest that was found equal to Keras."""
     overwrite: bool = False
     """Replace what is there."""
 

@@ -1,8 +1,9 @@
 """Classes and z of new images: one row per image, per page of a multi-page TIFF, or per bead of a larger page."""
 
 import contextlib
+import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,16 +12,15 @@ import numpy as np
 
 import resnet_zclass as rz
 from resnet_zclass import metrics
-from resnet_zclass.channels import group_channels, read_channels
+from resnet_zclass.channels import group_channels
 from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import check_output, whole_file
+from resnet_zclass.files import check_output
+from resnet_zclass.growing import growing_array, growing_table
 from resnet_zclass.images import list_images
 from resnet_zclass.loader import Dataset
 from resnet_zclass.options import PredictOptions
 from resnet_zclass.opts import require
-from resnet_zclass.progress import track
-from resnet_zclass.resize import resize_images
 from resnet_zclass.runs import Run, read_run
 
 if TYPE_CHECKING:
@@ -29,26 +29,36 @@ if TYPE_CHECKING:
 pd = lazy.load("pandas")
 
 
+PART_ROWS = 4096  # predictions that are held before they are written
+
+
 @command("predict")
 def main(options: PredictOptions) -> None:
     """Reads the run named by the options, predicts, and writes the table and, if asked for, the probabilities."""
     require(options, "load_logs_path", "inputs", "pred_save_path")
     npy_path = _check_outputs(options.inputs, options.pred_save_path, options.pred_save_name, options.overwrite)
     run = read_run(options.load_logs_path)
-    table, probabilities = predict_files(run, options.inputs, options.spots, options.batch_size)
-    with contextlib.ExitStack() as stack:  # both files or none
-        table.to_csv(stack.enter_context(whole_file(options.pred_save_path)), index=False)
-        if npy_path:
-            np.save(stack.enter_context(whole_file(npy_path)), probabilities)
-    print(f"rows: {len(table)}, in {options.pred_save_path}")
+    engine, parts = predict_parts(run, options.inputs, options.spots, options.batch_size, options.engine)
+    columns: dict[str, None] = {}
+    n_rows = 0
+    with contextlib.closing(parts), contextlib.ExitStack() as stack:  # both files or none
+        append_table = stack.enter_context(growing_table(options.pred_save_path))
+        append_array = stack.enter_context(growing_array(npy_path)) if npy_path else None
+        for rows, probabilities in parts:
+            columns |= dict.fromkeys(key for row in rows for key in row)
+            append_table(build_table(run, rows, probabilities, list(columns)))
+            if append_array:
+                append_array(probabilities)
+            n_rows += len(rows)
+    print(f"rows: {n_rows}, in {options.pred_save_path}; engine: {engine}")
     if npy_path:
-        print(f"probabilities {probabilities.shape}: {npy_path}")
+        print(f"probabilities {(n_rows, probabilities.shape[1])}: {npy_path}")
 
 
 def predict_files(
-    run: Run, inputs: Sequence[str | Path], spots: str = "", batch_size: int = 64
+    run: Run, inputs: Sequence[str | Path], spots: str = "", batch_size: int = 64, engine: str = "auto"
 ) -> tuple["pd.DataFrame", np.ndarray]:
-    """Predicts images, pages and beads.
+    """Predicts images, pages and beads, and collects all of it; `predict_parts` keeps memory flat.
 
     Args:
         run: A finished run.
@@ -56,6 +66,7 @@ def predict_files(
             larger pages beads are looked for, or cut at `spots`.
         spots: CSV of positions, columns `y,x` in pixels and optionally `frame`.
         batch_size: Crops per step.
+        engine: `"keras"`, `"onnx"`, `"litert"`, or `"auto"` for the fastest that the run has.
 
     Returns:
         Table with `file,page,label,probability,z_um,z_um_sd,p_<class>...` (and `y,x` where beads were cut out), and
@@ -65,21 +76,57 @@ def predict_files(
     Raises:
         InputError: If an input is missing, unreadable, smaller than a crop, of other channels, or holds no bead.
     """
+    _, parts = predict_parts(run, inputs, spots, batch_size, engine)
+    with contextlib.closing(parts):
+        rows, probabilities = zip(*parts, strict=True)
+    probabilities = np.concatenate(probabilities)
+    return build_table(run, list(itertools.chain.from_iterable(rows)), probabilities), probabilities
+
+
+def predict_parts(
+    run: Run, inputs: Sequence[str | Path], spots: str = "", batch_size: int = 64, engine: str = "auto"
+) -> tuple[str, Iterator[tuple[list[dict], np.ndarray]]]:
+    """As `predict_files`, but predicts while the parts are asked for, so that any number of images takes the same room.
+
+    Returns:
+        Name of the engine; and an iterator of parts, each of which is what `build_table` takes: rows and their
+        probabilities `(n, K)`. There is at least one.
+    """
     paths = dict.fromkeys(path for name in inputs for path in list_images(name, recursive=True))
     images = group_channels(list(paths), run.options.channels)
     positions = rz.beads.read_spots(spots) if spots else None
-    model = run.load_model()
-    rows, crops = [], []
-    for image, files in track(list(images.items()), "reading"):
-        named = {"id": image.name if run.options.channels else image.stem} if run.thresholds is not None else {}
-        for row, crop in cut_file(files, model.input_shape[1:], positions, run.resized, run.cut_out):
-            run.check_crops(crop.dtype, files[0])
-            rows.append(row | named)
-            crops.append(crop)
-    if not rows:
-        raise InputError(f"no bead was found in {', '.join(map(str, inputs))}; give their positions with --spots.")
-    probabilities = predict_probabilities(model, np.stack(crops), batch_size)
-    return build_table(run, rows, probabilities), probabilities
+    engine, path = rz.engines.choose_engine(run.path, engine)
+    predict = rz.engines.load_engine(engine, path)
+
+    def predict_all() -> Iterator[tuple[list[dict], np.ndarray]]:
+        found = False
+        crops = rz.stream.read_crops(run, images, positions)
+        with contextlib.closing(crops):
+            for part in _gather(rz.stream.batch_crops(crops, batch_size), predict):
+                if part[1].shape[1] != len(run.classes):
+                    raise InputError(f"{path} has {part[1].shape[1]} classes, the run {run.path} {len(run.classes)}.")
+                found = True
+                yield part
+        if not found:
+            raise InputError(f"no bead was found in {', '.join(map(str, inputs))}; give their positions with --spots.")
+
+    return engine, predict_all()
+
+
+def _gather(
+    batches: Iterable[tuple[list[dict], np.ndarray]], predict: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[tuple[list[dict], np.ndarray]]:
+    """Yields rows and probabilities of so many batches at a time that a table is worth its making."""
+    rows: list[dict] = []
+    probabilities: list[np.ndarray] = []
+    for some, crops in batches:
+        rows += some
+        probabilities.append(predict(crops))
+        if len(rows) >= PART_ROWS:
+            yield rows, np.concatenate(probabilities)
+            rows, probabilities = [], []
+    if rows:
+        yield rows, np.concatenate(probabilities)
 
 
 def _check_outputs(inputs: Sequence[str], csv_path: str, npy_path: str, overwrite: bool) -> Path | None:
@@ -106,81 +153,18 @@ def predict_probabilities(model: "keras.Model", crops: np.ndarray, batch_size: i
     return model.predict(data, verbose="auto" if sys.stdout.isatty() and len(crops) > 5000 else 0)
 
 
-def cut_file(
-    files: Sequence[Path],
-    crop_shape: tuple[int, int, int],
-    spots: "pd.DataFrame | None" = None,
-    resized: bool = False,
-    cuts: bool = True,
-) -> Iterator[tuple[dict, np.ndarray]]:
-    """Yields `(row, crop)` for every page or bead of an image.
-
-    Args:
-        files: Its image file or multi-page TIFF, or one for each channel.
-        crop_shape: `(H, W, C)` of a crop.
-        spots: Table of `y,x` in pixels, and `frame` if they differ from page to page. Without it, pages of the size
-            of a crop are taken whole and beads are found in larger ones.
-        resized: Whether whole pages are brought to the size of a crop instead.
-        cuts: Whether beads are looked for in larger pages; else these are refused without `spots`.
-
-    Raises:
-        InputError: If pages are smaller than a crop or of other channels, or spots lie too near the border.
-    """
-    path = files[0]
-    height, width, channels = crop_shape
-    pages = read_channels(files)
-    if resized and spots is not None:
-        raise InputError("--spots: the run was trained on whole images that were made smaller, not on crops.")
-    if resized:
-        pages = resize_images(pages, height)
-    if pages.shape[3] != channels:
-        raise InputError(f"{path} has {pages.shape[3]} channels; the run was trained on {channels}.")
-    if pages.shape[1] < height or pages.shape[2] < width:
-        raise InputError(f"{path} is {pages.shape[1]} x {pages.shape[2]} px; the run wants {height} x {width} px.")
-    whole = pages.shape[1:3] == (height, width) and spots is None
-    if not whole and not cuts and spots is None:
-        raise InputError(
-            f"{path} is {pages.shape[1]} x {pages.shape[2]} px; the run was trained on whole images of {height} x "
-            f"{width} px. Give --spots where such crops are to be cut out."
-        )
-    if not whole and height != width:
-        raise InputError(f"{path}: the run's crops are {height} x {width} px, and only square ones are cut out.")
-    if spots is not None:
-        spots = rz.beads.spots_of(spots, path)
-        if "frame" in spots and spots.frame.max() >= len(pages):
-            raise InputError(f"--spots: frame {spots.frame.max()} is beyond {path}, which has {len(pages)} pages.")
-    for index, page in enumerate(pages):
-        if whole:
-            yield {"file": str(path), "page": index}, page
-        else:
-            yield from _cut_page(path, index, page, height, spots)
-
-
-def _cut_page(
-    path: Path, index: int, page: np.ndarray, crop_px: int, spots: "pd.DataFrame | None"
-) -> Iterator[tuple[dict, np.ndarray]]:
-    if spots is None:
-        positions = rz.beads.find_beads_in_page(page.mean(axis=-1), crop_px)
-        positions = positions[positions.reason == ""]
-    else:
-        positions = spots[spots.frame == index] if "frame" in spots else spots
-        rz.beads.check_inside(positions, page.shape[:2], path)
-    try:
-        cuts = rz.beads.cut_crops(np.moveaxis(page, -1, 0), positions.y, positions.x, crop_px)
-    except InputError as error:
-        raise InputError(f"--spots: {path}, page {index}: {error}") from error
-    for (y, x), crop in zip(positions[["y", "x"]].to_numpy(), cuts, strict=True):
-        yield {"file": str(path), "page": index, "y": y, "x": x}, np.moveaxis(crop, 0, -1)
-
-
-def build_table(run: Run, rows: list[dict], probabilities: np.ndarray) -> "pd.DataFrame":
+def build_table(
+    run: Run, rows: list[dict], probabilities: np.ndarray, columns: list[str] | None = None
+) -> "pd.DataFrame":
     """The table of predictions: one row per crop, in the columns of the prediction file.
+
+    Where it is a part of a table, `columns` are the keys of the rows of all parts so far.
 
     With several labels per image, `label` holds all classes whose probability reaches their threshold, divided by
     `;`, and the last column, `target`, their numbers as in a table `Id,Target`.
     """
     names, numbers = np.asarray(run.class_names), run.classes.LabelInteger.astype(str).to_numpy()
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=columns)
     if run.thresholds is None:
         labels = names[probabilities.argmax(axis=1)]
     else:

@@ -1,6 +1,7 @@
 """A progress bar on terminals, and silence elsewhere."""
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -18,3 +19,19 @@ def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterat
     console = Console(stderr=True)
     hidden = not (title and console.is_terminal)
     yield from rich_track(items, title, total=total, console=console, disable=hidden, transient=True)
+
+
+@contextlib.contextmanager
+def count_up(title: str, total: float) -> Iterator[Callable[[float], None]]:
+    """Yields a function that moves a bar on standard error forward by a part of `total`.
+
+    >>> with count_up("counting", total=2) as advance:
+    ...     advance(0.5)
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda amount: progress.advance(task, amount)
