@@ -113,7 +113,7 @@ def order_arrays(
 
 def _order_rest(children: Sequence[Leaf | Branch], stored: Sequence[StoredArray], is_own: bool) -> Sequence[int] | None:
     leaves = list(leaves_of(children))
-    for fits in (_fits_by_name,) if is_own else (_fits_by_name, _fits_by_shape):
+    for fits in (_fits_by_name,) if is_own else (_fits_by_given_name, _fits_by_shape):
         orders = _find_orders(children, stored, fits)
         if len(orders) > 1 and is_own and not any(isinstance(child, Branch) for child in children):
             flagged = _flagged_order(leaves)
@@ -126,14 +126,18 @@ def _order_rest(children: Sequence[Leaf | Branch], stored: Sequence[StoredArray]
 
 
 def _bind_by_name(children: Sequence[Leaf | Branch], stored: Sequence[StoredArray]) -> dict[str, list[StoredArray]]:
-    """Arrays of the layers whose names were given, not counted by Keras, and are the same in file and model."""
+    """Arrays of the layers that have the same name in file and model.
+
+    A name that Keras counted says nothing (`dense_1` of another session is another layer), unless all are the same.
+    """
     by_layer: dict[str, dict[str, StoredArray]] = {}
     for array in stored:
         by_layer.setdefault(array.layer_path.rpartition("/")[2], {})[_name_today(array)] = array
     bound = {}
+    all_same = set(by_layer) == {leaf.name for leaf in leaves_of(children)}
     for leaf in leaves_of(children):
         here = by_layer.get(leaf.name, {})
-        if not leaf.is_auto_named and set(here) == {slot.variable for slot in leaf.slots}:
+        if (all_same or not leaf.is_auto_named) and set(here) == {slot.variable for slot in leaf.slots}:
             arrays = [here[slot.variable] for slot in leaf.slots]
             if _fits_by_shape(leaf, arrays):
                 bound[leaf.name] = arrays
@@ -184,6 +188,11 @@ def _fits_by_name(leaf: Leaf, arrays: Sequence[StoredArray]) -> bool:
     shared = set.intersection(*(set(array.layer_path.split("/")) for array in arrays))
     names = shared | {re.sub(r"_\d+$", "", name) for name in shared}
     return leaf.name in names and _fits_by_shape(leaf, arrays)
+
+
+def _fits_by_given_name(leaf: Leaf, arrays: Sequence[StoredArray]) -> bool:
+    """As `_fits_by_name`, but a name that Keras counted says nothing: `dense_1` of another session is another layer."""
+    return (_fits_by_shape if leaf.is_auto_named else _fits_by_name)(leaf, arrays)
 
 
 def _is_fitting(leaves: Sequence[Leaf], order: Sequence[int], stored: Sequence[StoredArray], fits: Callable) -> bool:

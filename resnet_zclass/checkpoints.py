@@ -221,7 +221,6 @@ def build_architecture(model_name: str, im_size: int, num_class: int, hidden: Se
         hidden: Units of the dense layers before the last.
     """
     find_application(model_name)
-    keras.utils.clear_session()  # else Keras counts unnamed layers on
     try:
         base = getattr(keras.applications, model_name)(
             include_top=False, weights=None, pooling="avg", input_shape=(im_size, im_size, 3)

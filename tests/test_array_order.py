@@ -78,6 +78,15 @@ def test_equal_shapes_without_names_are_refused():
         order_arrays(children, stored, is_own=False)
 
 
+def test_a_number_that_keras_counted_in_another_session_is_no_evidence():
+    children = (dense("dense", is_auto_named=True), dense("dense_1", is_auto_named=True))
+    stored = write((dense("dense_1"), dense("dense_2")), ())  # `dense_2` is not `dense`, nor `dense_1` itself
+    with pytest.raises(InputError, match="several ways"):
+        order_arrays(children, stored, is_own=False)
+    same = write((dense("dense"), dense("dense_1")), ("dense",))
+    assert names_of(order_arrays(children, same, is_own=False)) == expected_names(children)
+
+
 def test_flags_decide_between_names_that_fit_twice():
     # Copies of `h` and `h_1` may both be called `h_1_...` or be the layer itself.
     twins = (StoredArray("h_1/kernel:0", np.zeros((2, 2))), StoredArray("h_1_1/kernel:0", np.ones((2, 2))))
