@@ -14,6 +14,7 @@ from resnet_zclass.backend import keras
 from resnet_zclass.checkpoints import open_checkpoint, read_architecture
 from resnet_zclass.errors import InputError
 from resnet_zclass.keras_h5 import read_keras_h5
+from resnet_zclass.rebuild import group_arrays
 from resnet_zclass.save_non_multi_gpu_model import main
 
 
@@ -163,10 +164,28 @@ def test_help_needs_no_tensorflow():
     assert done.stdout.splitlines()[-1] == "light" and "--modern_names" in done.stdout
 
 
+def test_the_hdf5_form_lists_frozen_layers_of_nested_models_last():
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a"), keras.layers.Dense(2, name="b")])
+    model = keras.Sequential([keras.Input((4,)), inner, keras.layers.Dense(2, name="top")])
+    inner.get_layer("a").trainable = False
+    groups = group_arrays(model)
+    assert [a.name for a in groups[inner.name]] == ["b/kernel:0", "b/bias:0", "a/kernel:0", "a/bias:0"]
+    assert [a.name for a in groups["top"]] == ["top/kernel:0", "top/bias:0"]
+
+
 @pytest.mark.shared
-@pytest.mark.parametrize("variant", ["g2", "g2_partfrozen", "nested_g2", "seq_g2", "mimo_g2", "longnames_g2"])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        *(
+            f"keras224_tf113/{name}"
+            for name in ("g2", "g2_partfrozen", "nested_g2", "seq_g2", "mimo_g2", "longnames_g2")
+        ),
+        "tfkeras_tf115/nested_g2_baseflag",
+    ],
+)
 def test_the_hdf5_form_is_the_file_that_keras_2_wrote(shared_path, tmp_path, variant):
-    folder = shared_path / "legacy" / "keras224_tf113" / variant
+    folder = shared_path / "legacy" / variant
     plain = open_checkpoint(folder / "weights-best-acc_multi-gpu.hdf5")
     save_non_multi_gpu_model.save_plain(plain, tmp_path / "new.hdf5")
     ours, theirs = (read_keras_h5(path) for path in (tmp_path / "new.hdf5", folder / "inner_direct_weights.hdf5"))
