@@ -35,17 +35,27 @@ def whole_folder(path: str | Path, overwrite: bool = False, mark: str = "") -> I
     """
     check_replaceable(path, overwrite, mark)
     path = Path(path).absolute()
+    with _parents_of(path):
+        partial = _partial_path(path)
+        partial.mkdir()
+        try:
+            yield partial
+            if path.exists():
+                shutil.rmtree(path)
+            partial.rename(path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def _parents_of(path: Path) -> Iterator[None]:
+    """Makes the folders above `path`; those that it made go again, if empty, when the block fails."""
     missing = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial_path(path)
-    partial.mkdir()
     try:
-        yield partial
-        if path.exists():
-            shutil.rmtree(path)
-        partial.rename(path)
+        yield
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
         for parent in missing:
             with contextlib.suppress(OSError):
                 parent.rmdir()
@@ -92,13 +102,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     'a'
     """
     path = Path(path).absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial_path(path)
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with _parents_of(path):
+        partial = _partial_path(path)
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _partial_path(path: Path) -> Path:

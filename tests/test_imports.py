@@ -8,17 +8,19 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "resnet_zclass"
 
 ROWS = (
+    ("quiet",),
     ("errors", "options", "backend", "metrics", "pixels", "progress", "resize", "focus", "blobs"),
     ("ranges", "files", "groups", "splits", "imbalance", "labels", "schedules", "stems", "warp", "losses", "freezing",
      "batches", "chunks", "images", "beads", "camera", "optics"),
     ("opts", "augment", "mixing", "channels", "figures", "backbones", "scene", "ceiling", "crops"),
     ("command", "gallery", "live", "models", "pack", "tree", "fields"),
-    ("baseline", "callbacks", "loader", "gather"),
-    ("runs", "preview", "simulate", "make_dataset"),
-    ("predict", "rounds"),
+    ("baseline", "callbacks", "loader", "gather", "engines"),
+    ("runs", "preview", "simulate", "make_dataset", "formats"),
+    ("predict", "rounds", "quantise"),
     ("evaluate", "prepare"),
-    ("folds",),
-    ("train",),
+    ("folds", "classifier"),
+    ("train", "bioimageio_package"),
+    ("export",),
     ("__main__",),
 )  # fmt: skip
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
