@@ -1,7 +1,7 @@
 """Sizes, exactness and speed of every export beside `model.predict`, in one process on the cores that there are.
 
-`python -m benchmarks.exports [RUN]` exports a run's classifier (without RUN: the demo's network on noise) and a ResNet50
-of 224 px, with ImageNet weights if `--weights` names them. Every row of a model is timed between two timings of
+`python -m benchmarks.exports [RUN]` exports a run's classifier (without RUN: the demo's network on noise) and a
+ResNet50 of 224 px, with ImageNet weights if `--weights` names them. Every number stands between two timings of
 `model.predict`, and its ratio is to the faster of these, so that what else the machine does weighs on both alike.
 """
 

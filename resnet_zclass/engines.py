@@ -84,7 +84,8 @@ def load_engine(name: str, path: str | Path, threads: int | None = None) -> Engi
         threads: Threads to compute with; default all cores the process may use. Keras has settings of its own.
 
     Returns:
-        Function of raw crops `(N, H, W, C)`, any N and dtype, to probabilities `(N, K)`, float32.
+        Function of raw crops `(N, H, W, C)`, any N and dtype, to probabilities `(N, K)`, float32. It is not to be
+        called by several threads at once.
 
     Raises:
         InputError: If the file is missing or no such classifier, or its runtime is not installed; the function
