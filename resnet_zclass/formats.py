@@ -30,9 +30,16 @@ def quiet() -> Iterator[None]:
 
 
 def export_model(model: keras.Model, path: str | Path, kind: str, **settings: Any) -> None:
-    """Keras' own export, of any number of float32 crops of the model's size."""
+    """Keras' own export, of any number of float32 crops of the model's size.
+
+    It leaves open whether the model is training, and `Resizing` then says yes to all layers after it, so that batch
+    normalisation would take the moments of the batch; a model around the model says no.
+    """
+    crop = keras.Input(model.input_shape[1:], name=INPUT)
     signature = [keras.InputSpec(shape=(None, *model.input_shape[1:]), dtype="float32", name=INPUT)]
-    model.export(str(path), format=kind, input_signature=signature, verbose=False, **settings)
+    keras.Model(crop, model(crop, training=False), name="classifier").export(
+        str(path), format=kind, input_signature=signature, verbose=False, **settings
+    )
 
 
 def write_onnx(model: keras.Model, path: Path, metadata: Mapping[str, Any]) -> None:
@@ -51,11 +58,29 @@ def write_onnx(model: keras.Model, path: Path, metadata: Mapping[str, Any]) -> N
     with quiet():
         export_model(model, path, "onnx", opset_version=OPSET)
     proto = onnx.load(path)
+    _fix_constants(proto, model)
     for value, name in ((proto.graph.input[0], INPUT), (proto.graph.output[0], OUTPUT)):
         _rename_value(proto.graph, value.name, name)
         value.name = name
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     write_onnx_metadata(proto, path, metadata)
+
+
+def _fix_constants(proto: Any, model: keras.Model) -> None:
+    """Makes constants again of those that the converter left as further inputs, which it does with tensors.
+
+    The channel means of `keras.applications` are such; traced again, the model names them in the same order.
+    """
+    further = list(proto.graph.input)[1:]
+    if not further:
+        return
+    numpy_helper = need("onnx").numpy_helper
+    crop = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+    traced = tf.function(lambda crops: model(crops, training=False)).get_concrete_function(crop)
+    constants = [value.numpy() for value in traced.captured_inputs if value.dtype != tf.resource]
+    for value, constant in zip(further, constants, strict=True):
+        proto.graph.initializer.append(numpy_helper.from_array(constant, value.name))
+        proto.graph.input.remove(value)
 
 
 def write_onnx_metadata(proto: Any, path: Path, metadata: Mapping[str, Any]) -> None:

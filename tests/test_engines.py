@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from resnet_zclass import engines, formats, runs
+from resnet_zclass import engines, formats, models, runs
 from resnet_zclass.errors import InputError
 
 METADATA = {"class_names": ['-01 "<µm>"', "+00", "b & c"], "z_um": [0.1, None, 1e-7]}
@@ -75,6 +75,17 @@ def test_what_is_no_such_crop_or_file_is_refused(name, paths, tmp_path):
     damaged.write_bytes(b"no model")
     with pytest.raises(InputError, match=damaged.name):
         engines.load_engine(name, damaged)
+
+
+@pytest.mark.parametrize("name", formats.WRITERS)
+def test_a_model_that_resizes_is_exported_as_it_predicts(name, tmp_path):
+    """Keras' own export has batch normalisation train after a layer `Resizing`."""
+    model = models.build_classifier((16, 16, 1), 3, "ResNet8", im_size=24, hidden=8)
+    crops = np.random.default_rng(0).poisson(100, (9, 16, 16, 1)).astype(np.uint16)
+    (tmp_path / "saved_model").mkdir()
+    formats.WRITERS[name](model, tmp_path / engines.EXPORT_FILES[name], METADATA)
+    found = engines.load_engine(name, tmp_path / engines.EXPORT_FILES[name])(crops)
+    np.testing.assert_allclose(found, model.predict(crops, verbose=0), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", formats.WRITERS)

@@ -166,6 +166,18 @@ def test_the_model_file_of_a_run_is_the_run(run_path):
     assert engines.read_metadata("litert", run_path / "export" / "model.tflite")["dtype"] == "uint16"
 
 
+def test_constants_of_keras_applications_stay_constants(tmp_path):
+    """The converter to ONNX takes their channel means, which are tensors, for inputs."""
+    crop = keras.Input((8, 8, 3))
+    x = keras.applications.resnet50.preprocess_input(crop)
+    x = keras.applications.vgg16.preprocess_input(x) / 1000
+    x = keras.layers.Dense(4, activation="softmax")(keras.layers.GlobalAveragePooling2D()(x))
+    keras.Model(crop, x).save(tmp_path / "old.keras")
+    words = ("--load_logs_path", tmp_path / "old.keras", "--format")
+    assert run_export(*words, "onnx", "--save_path", tmp_path / "old.onnx") == 0
+    assert run_export(*words, "openvino", "--save_path", tmp_path / "old.xml") == 0
+
+
 def two_outputs(crop):
     return [keras.layers.GlobalAveragePooling2D()(crop), keras.layers.GlobalMaxPooling2D()(crop)]
 
