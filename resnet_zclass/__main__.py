@@ -12,7 +12,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command named first in `argv`; returns its exit code.
 
     >>> main(["--help"])
-    usage: resnet-zclass {simulate,make_dataset,train,evaluate,predict,save_non_multi_gpu_model} [--help] ...
+    usage: resnet-zclass {simulate,make_dataset,train,evaluate,predict,save_non_multi_gpu_model,export} [--help] ...
     0
     """
     argv = list(sys.argv[1:] if argv is None else argv)

@@ -9,21 +9,10 @@ import signal
 import threading
 from collections.abc import Iterator
 
+from resnet_zclass.quiet import silent_stderr
+
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Sends the process's standard error nowhere: C++ writes to the descriptor, past `sys.stderr`."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 @contextlib.contextmanager
@@ -42,7 +31,7 @@ def _later_interrupt() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-with _later_interrupt(), _silent_stderr():
+with _later_interrupt(), silent_stderr():
     import keras
     import tensorflow as tf
 

@@ -132,7 +132,7 @@ def evaluate_run(
         InputError: If the set lacks the split, or its classes or crops are not those of the run.
     """
     model = run.load_model()
-    indices = _check_fits(run, model.input_shape[1:], data, split)
+    indices = check_fits(run, model.input_shape[1:], data, split)
     truth, crops = read_truth(data)[indices], Subset(data.crops, indices)
     probabilities = predict_probabilities(model, crops, batch_size)
     network = Predicted(probabilities, _to_images(run.thresholds, probabilities))
@@ -282,7 +282,7 @@ def print_scores(scores: dict, title: str) -> None:
         print("The network loses to the baseline: do not trust it over a linear model on these data.")
 
 
-def _check_fits(run: Run, crop_shape: tuple[int, ...], data: Dataset, split: str) -> np.ndarray:
+def check_fits(run: Run, crop_shape: tuple[int, ...], data: Dataset, split: str) -> np.ndarray:
     """Indices of the split's crops, if they are what the run takes."""
     if list(data.classes.LabelText) != run.class_names:
         raise InputError(f"{data.path} has other classes than the run {run.path}; both lists must be the same.")

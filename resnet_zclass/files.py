@@ -35,18 +35,30 @@ def whole_folder(path: str | Path, overwrite: bool = False, mark: str = "") -> I
     """
     check_replaceable(path, overwrite, mark)
     path = Path(path).absolute()
+    with _parents_of(path):
+        partial = _partial_path(path)
+        partial.mkdir()
+        try:
+            yield partial
+            if path.exists():
+                shutil.rmtree(path)
+            partial.rename(path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def _parents_of(path: Path) -> Iterator[None]:
+    """Makes the folders above `path`; those that it made go again, if empty, when the block fails."""
     missing = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial_path(path)
-    partial.mkdir()
     try:
-        yield partial
-        if path.exists():
-            shutil.rmtree(path)
-        partial.rename(path)
+        yield
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        _remove_empty(missing)
+        for parent in missing:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
         raise
 
 
@@ -91,23 +103,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     'a'
     """
     path = Path(path).absolute()
-    missing = [parent for parent in path.parents if not parent.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial_path(path)
-    try:
-        yield partial
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        _remove_empty(missing)
-        raise
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    """Removes folders that were made for nothing, the inner ones first; what is not empty stays."""
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+    with _parents_of(path):
+        partial = _partial_path(path)
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _partial_path(path: Path) -> Path:

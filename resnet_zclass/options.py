@@ -324,6 +324,41 @@ class SaveNonMultiGpuModelOptions:
     """Replace what is there."""
 
 
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """Writes a run's classifier in a form that other software runs, and checks there that it predicts the same."""
+
+    load_logs_path: Annotated[str, _alias("load_checkpoint_path")] = ""
+    """Folder of the run, or a .keras classifier that belongs to none."""
+    format: Literal["onnx", "openvino", "litert", "tf_saved_model", "bioimageio"] = "onnx"
+    """What to write. bioimageio: a package of the .keras file and ONNX with tests and documentation, to be shared."""
+    save_path: str = ""
+    """File to write (a folder with tf_saved_model); default export/ in the folder of the run, where predictions look
+    for it."""
+    data_path: str = ""
+    """Folder of the set on whose crops the export is checked; default the one the run was trained on."""
+    int8: bool = False
+    """Compute in 8-bit integers, calibrated on validation crops (onnx and litert)."""
+    max_accuracy_drop: float = 0.005
+    """Accuracy (several labels: F1, mean of classes) that --int8 may cost at most."""
+    batch_size: int = 64
+    """Crops per step of the Keras model that the export is compared with."""
+    title: str = ""
+    """bioimageio: name of the model; default that of the run."""
+    description: str = ""
+    """bioimageio: one sentence on the model; default from its classes."""
+    author: tuple[str, ...] = ()
+    """bioimageio: authors, each "NAME" or "NAME; AFFILIATION" or "NAME; AFFILIATION; ORCID"."""
+    license: str = ""
+    """bioimageio: SPDX identifier of the licence under which the model is shared, such as CC-BY-4.0 or MIT."""
+    cite: tuple[str, ...] = ()
+    """bioimageio: works to cite, each "TEXT; DOI" or "TEXT; URL"."""
+    documentation: str = ""
+    """bioimageio: Markdown file on how the model was made and what it is for; default from the run."""
+    overwrite: bool = False
+    """Replace what is there."""
+
+
 COMMANDS: dict[str, type] = {
     "simulate": SimulateOptions,
     "make_dataset": MakeDatasetOptions,
@@ -331,4 +366,5 @@ COMMANDS: dict[str, type] = {
     "evaluate": EvaluateOptions,
     "predict": PredictOptions,
     "save_non_multi_gpu_model": SaveNonMultiGpuModelOptions,
+    "export": ExportOptions,
 }

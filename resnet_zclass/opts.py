@@ -21,6 +21,7 @@ from resnet_zclass.errors import InputError
 from resnet_zclass.options import (
     COMMANDS,
     EvaluateOptions,
+    ExportOptions,
     MakeDatasetOptions,
     PredictOptions,
     SimulateOptions,
@@ -35,6 +36,7 @@ __all__ = [
     "COMMANDS",
     "DEFAULT_PRESET",
     "EvaluateOptions",
+    "ExportOptions",
     "MakeDatasetOptions",
     "PredictOptions",
     "SimulateOptions",

@@ -32,6 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "hidden": (0, 1_000_000),
     "im_size": (1, 4096),
     "lr_decay": (1e-9, 1),
+    "max_accuracy_drop": (0, 1),
     "min_learning_rate": (0, 1e3),
     "mixup": (0, 100),
     "n_fields": (1, 10_000),

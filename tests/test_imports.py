@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "resnet_zclass"
 
 ROWS = (
+    ("quiet",),
     ("errors", "options", "backend", "metrics", "pixels", "progress", "resize", "focus", "blobs"),
     ("tiffs",),
     ("ranges", "files", "groups", "splits", "imbalance", "labels", "schedules", "stems", "warp", "losses", "freezing",
@@ -16,12 +17,13 @@ ROWS = (
      "array_order"),
     ("command", "gallery", "live", "models", "pack", "tree", "fields", "rebuild", "tf_checkpoints"),
     ("baseline", "callbacks", "loader", "gather", "engines", "stripping"),
-    ("runs", "preview", "simulate", "make_dataset", "checkpoints"),
+    ("runs", "preview", "simulate", "make_dataset", "checkpoints", "formats"),
     ("stream", "inspection"),
-    ("predict", "rounds", "save_non_multi_gpu_model"),
+    ("predict", "rounds", "quantise", "save_non_multi_gpu_model"),
     ("evaluate", "prepare"),
-    ("folds",),
-    ("train",),
+    ("folds", "classifier"),
+    ("train", "bioimageio_package"),
+    ("export",),
     ("__main__",),
 )  # fmt: skip
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
