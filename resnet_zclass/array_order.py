@@ -5,6 +5,7 @@ layer are among the others. Where a file's flags are wrong or absent it does not
 every way of freezing layers that fits the names, shapes and order is looked at, and one mapping must remain.
 """
 
+import bisect
 import collections
 import dataclasses
 import itertools
@@ -17,10 +18,13 @@ from resnet_zclass.keras_h5 import StoredArray
 
 # Variables that carry another name today.
 RENAMED = {"depthwise_kernel": "kernel"}
-# Every nested model may have been frozen as a whole, which doubles the ways to look at.
-MOST_BRANCHES = 8
+_OLD_NAMES = {new: old for old, new in RENAMED.items()}
+# Places looked at before giving up: a network of 1000 layers takes a tenth.
+MOST_LOOKS = 2_000_000
 # A chain of the places that arrays take: the chain before, and the places added.
 Chain = tuple[Any, tuple[int, ...]]
+# How many trained arrays are taken, which says how many of the others are, and up to two chains that lead there.
+States = dict[int, list[Chain | None]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +101,8 @@ def order_arrays(
     >>> [array.name for array in order_arrays([a, b], stored)]
     ['a_1/kernel:0', 'b_1/kernel:0']
     """
+    if not is_own:
+        children = _mark_counted(children)
     bound = {} if is_own else _bind_by_name(children, stored)
     taken = {id(array) for arrays in bound.values() for array in arrays}
     left = [array for array in stored if id(array) not in taken]
@@ -113,8 +119,10 @@ def order_arrays(
 
 def _order_rest(children: Sequence[Leaf | Branch], stored: Sequence[StoredArray], is_own: bool) -> Sequence[int] | None:
     leaves = list(leaves_of(children))
+    if sum(len(leaf.slots) for leaf in leaves) != len(stored):
+        return None
     for fits in (_fits_by_name,) if is_own else (_fits_by_given_name, _fits_by_shape):
-        orders = _find_orders(children, stored, fits)
+        orders = set(_Dealer(stored, fits).orders(children))
         if len(orders) > 1 and is_own and not any(isinstance(child, Branch) for child in children):
             flagged = _flagged_order(leaves)
             orders = {flagged} if _is_fitting(leaves, flagged, stored, fits) else orders
@@ -130,18 +138,35 @@ def _bind_by_name(children: Sequence[Leaf | Branch], stored: Sequence[StoredArra
 
     A name that Keras counted says nothing (`dense_1` of another session is another layer), unless all are the same.
     """
-    by_layer: dict[str, dict[str, StoredArray]] = {}
+    leaves = list(leaves_of(children))
+    by_layer: dict[str, list[StoredArray]] = {}
     for array in stored:
-        by_layer.setdefault(array.layer_path.rpartition("/")[2], {})[_name_today(array)] = array
+        by_layer.setdefault(array.layer_path.rpartition("/")[2], []).append(array)
+    all_same = set(by_layer) == {leaf.name for leaf in leaves}
+    wanted = [leaf for leaf in leaves if all_same or not leaf.is_auto_named]
     bound = {}
-    all_same = set(by_layer) == {leaf.name for leaf in leaves_of(children)}
-    for leaf in leaves_of(children):
-        here = by_layer.get(leaf.name, {})
-        if (all_same or not leaf.is_auto_named) and set(here) == {slot.variable for slot in leaf.slots}:
-            arrays = [here[slot.variable] for slot in leaf.slots]
-            if _fits_by_shape(leaf, arrays):
-                bound[leaf.name] = arrays
-    return bound
+    for leaf in wanted:
+        here = {array.variable: array for array in by_layer.get(leaf.name, ())}
+        arrays = [here.get(slot.variable) or here.get(_OLD_NAMES.get(slot.variable, "")) for slot in leaf.slots]
+        if None not in arrays and len(by_layer[leaf.name]) == len(arrays) and _fits_by_shape(leaf, arrays):
+            bound[leaf.name] = arrays
+    return bound if len(bound) == len(wanted) else {}  # names that are only in part the same say nothing
+
+
+def _mark_counted(children: Sequence[Leaf | Branch]) -> list[Leaf | Branch]:
+    """The same with every name taken for a counted one that others share but for the number at its end."""
+    stems = collections.Counter(_stem(leaf.name) for leaf in leaves_of(children))
+
+    def mark(child: Leaf | Branch) -> Leaf | Branch:
+        if isinstance(child, Branch):
+            return Branch(child.name, tuple(map(mark, child.children)))
+        return dataclasses.replace(child, is_auto_named=child.is_auto_named or stems[_stem(child.name)] > 1)
+
+    return list(map(mark, children))
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"_\d+$", "", name)
 
 
 def _without(children: Sequence[Leaf | Branch], names: Container[str]) -> list[Leaf | Branch]:
@@ -178,15 +203,15 @@ def _name_today(array: StoredArray) -> str:
 def _fits_by_shape(leaf: Leaf, arrays: Sequence[StoredArray]) -> bool:
     same_place = len({array.layer_path.partition("/")[0] for array in arrays}) == 1
     return same_place and all(
-        slot.shape == array.values.shape and slot.variable == _name_today(array)
+        slot.shape == array.values.shape and slot.variable in (array.variable, _name_today(array))
         for slot, array in zip(leaf.slots, arrays, strict=True)
     )
 
 
 def _fits_by_name(leaf: Leaf, arrays: Sequence[StoredArray]) -> bool:
     """Whether the arrays are named after the layer, as it is or with the number that makes a copy's name unique."""
-    shared = set.intersection(*(set(array.layer_path.split("/")) for array in arrays))
-    names = shared | {re.sub(r"_\d+$", "", name) for name in shared}
+    shared = set.intersection(*({*a.layer_path.split("/"), a.layer_path.replace("/", "_")} for a in arrays))
+    names = shared | set(map(_stem, shared))
     return leaf.name in names and _fits_by_shape(leaf, arrays)
 
 
@@ -210,66 +235,90 @@ def _flagged_order(leaves: Sequence[Leaf]) -> tuple[int, ...]:
     return tuple(order)
 
 
-def _find_orders(
-    children: Sequence[Leaf | Branch], stored: Sequence[StoredArray], fits: Callable
-) -> set[tuple[int, ...]]:
-    """Up to two ways to deal the arrays out: for each slot, the place of its array in `stored`."""
-    if sum(len(child.slots) for child in children) != len(stored):
-        return set()
-    found: set[tuple[int, ...]] = set()
-    for items in _variants(children):
-        for split in range(len(stored) + 1):
-            found |= set(_deal(items, stored, split, fits))
-            if len(found) > 1:
-                return set(sorted(found)[:2])
-    return found
+class _Dealer:
+    """Deals stored arrays out to layers, in every way that their order, names and shapes allow."""
 
+    def __init__(self, stored: Sequence[StoredArray], fits: Callable):
+        self._stored, self._fits = stored, fits
+        self._left = MOST_LOOKS
+        self._known: dict[tuple[int, int], set[tuple[int, ...]]] = {}
+        self._places: dict[int, list[int]] = {}
 
-def _variants(children: Sequence[Leaf | Branch]) -> Iterator[list[Leaf | Branch]]:
-    """The layers with every choice of nested models that may have been frozen as a whole, which stay in one piece."""
-    branches = [child for child in children if isinstance(child, Branch)]
-    if len(branches) > MOST_BRANCHES:
-        raise InputError(f"the model holds more than {MOST_BRANCHES} models beside each other, which is not supported.")
-    choices = ([[child], *_variants(child.children)] if isinstance(child, Branch) else [[child]] for child in children)
-    for choice in itertools.product(*choices):
-        yield list(itertools.chain.from_iterable(choice))
+    def orders(self, children: Sequence[Leaf | Branch], start: int = 0) -> set[tuple[int, ...]]:
+        """Up to two ways to deal out what follows `start`: for each slot of `children`, the place of its array."""
+        key = (id(children), start)
+        if key not in self._known:
+            stop = start + sum(len(child.slots) for child in children)
+            found: set[tuple[int, ...]] = set()
+            if stop <= len(self._stored) and self._may_hold(children, start, stop):
+                for split in range(start, stop + 1):
+                    found |= set(self._deal(children, start, split, stop))
+                    if len(found) > 1:
+                        break
+            self._known[key] = set(sorted(found)[:2])
+        return self._known[key]
 
+    def _may_hold(self, children: Sequence[Leaf | Branch], start: int, stop: int) -> bool:
+        """Whether each layer has enough arrays between `start` and `stop` that could be its own."""
+        for leaf in leaves_of(children):
+            if id(leaf) not in self._places:
+                self._places[id(leaf)] = [
+                    i for i, array in enumerate(self._stored) if _is_like(leaf, array, self._fits)
+                ]
+            places = self._places[id(leaf)]
+            if bisect.bisect_left(places, stop) - bisect.bisect_left(places, start) < len(leaf.slots):
+                return False
+        return True
 
-def _deal(
-    items: Sequence[Leaf | Branch], stored: Sequence[StoredArray], split: int, fits: Callable
-) -> list[tuple[int, ...]]:
-    """Up to two ways in which `stored` is the trainable arrays (before `split`) and then the others of `items`."""
-    # Of every state - how many of the first part are taken, which says how many of the second - two chains suffice.
-    states: dict[int, list[Chain | None]] = {0: [None]}
-    taken = 0
-    for item in items:
-        following: dict[int, list] = {}
+    def _deal(self, children: Sequence[Leaf | Branch], start: int, split: int, stop: int) -> list[tuple[int, ...]]:
+        """Up to two ways in which the arrays before `split` are trained, and each layer's others follow from there."""
+        states: States = {0: [None]}
+        taken = 0
+        for child in children:
+            states = self._advance(states, taken, child, start, split, stop)
+            taken += len(child.slots)
+        return [_unroll(chain) for chain in states.get(split - start, [])]
+
+    def _advance(self, states: States, taken: int, child: Leaf | Branch, start: int, split: int, stop: int) -> States:
+        following: States = {}
         for first, chains in states.items():
-            for n_first, places in _options(item, first, split + taken - first, split, stored, fits):
+            second = split + taken - first
+            for n_first, places in self._options(child, start + first, second, split, stop):
                 kept = following.setdefault(first + n_first, [])
                 kept += [(chain, places) for chain in chains][: 2 - len(kept)]
-        states, taken = following, taken + len(item.slots)
-        if not states:
-            return []
-    return [_unroll(chain) for chain in states.get(split, [])]
+        if isinstance(child, Branch):  # not frozen as a whole: its layers are dealt to one by one
+            for part in child.children:
+                states = self._advance(states, taken, part, start, split, stop)
+                taken += len(part.slots)
+            for first, chains in states.items():
+                kept = following.setdefault(first, [])
+                others = {_unroll(chain) for chain in kept}
+                kept += [chain for chain in chains if _unroll(chain) not in others][: 2 - len(kept)]
+        return {first: chains for first, chains in following.items() if chains}
+
+    def _options(
+        self, child: Leaf | Branch, first: int, second: int, split: int, stop: int
+    ) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Ways in which a child takes arrays: how many of the first part, and the place of each slot's."""
+        self._left -= 1
+        if self._left < 0:
+            raise InputError("there are too many ways in which its arrays may fit the model.")
+        n, t = len(child.slots), len(getattr(child, "trainable", ()))
+        if isinstance(child, Branch):  # frozen as a whole: its arrays stay together
+            if second + n <= stop:
+                yield from ((0, order) for order in self.orders(child.children, second))
+            return
+        mixed = (*range(first, first + t), *range(second, second + n - t))
+        for n_first, places in {t: mixed, 0: tuple(range(second, second + n))}.items():
+            inside = all(place < split for place in places[:n_first]) and max(places) < stop
+            if inside and self._fits(child, [self._stored[place] for place in places]):
+                yield n_first, places
 
 
-def _options(
-    item: Leaf | Branch, first: int, second: int, split: int, stored: Sequence[StoredArray], fits: Callable
-) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Ways in which an item takes arrays: how many of the first part, and the place of each slot's."""
-    n, t = len(item.slots), len(getattr(item, "trainable", ()))
-    block = range(second, second + n)
-    if isinstance(item, Branch):
-        if block.stop <= len(stored):
-            for order in _find_orders(item.children, [stored[i] for i in block], fits):
-                yield 0, tuple(second + place for place in order)
-        return
-    mixed = (*range(first, first + t), *range(second, second + n - t))
-    for n_first, places in {t: mixed, 0: tuple(block)}.items():
-        inside = all(place < split for place in places[:n_first]) and max(places) < len(stored)
-        if inside and fits(item, [stored[place] for place in places]):
-            yield n_first, places
+def _is_like(leaf: Leaf, array: StoredArray, fits: Callable) -> bool:
+    """Whether one of the layer's variables could be the array."""
+    slots = [slot for slot in leaf.slots if slot.shape == array.values.shape]
+    return any(fits(dataclasses.replace(leaf, trainable=(slot,), fixed=()), [array]) for slot in slots)
 
 
 def _unroll(chain: Chain | None) -> tuple[int, ...]:

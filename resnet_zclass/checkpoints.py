@@ -18,7 +18,7 @@ from resnet_zclass.backend import keras
 from resnet_zclass.errors import InputError
 from resnet_zclass.keras_h5 import StoredArray, read_keras_h5
 from resnet_zclass.models import load_model
-from resnet_zclass.old_configs import find_template, layers_of
+from resnet_zclass.old_configs import check_meaning, find_template, layers_of
 from resnet_zclass.rebuild import build_model, fill_model, match_groups, tree_of, variables_of
 from resnet_zclass.resnet_names import OLD_EPSILON, is_old_resnet, modern_name, modernise_names
 from resnet_zclass.stripping import strip_model
@@ -76,7 +76,7 @@ def kind_of(path: str | Path) -> str:
             return (
                 "h5" if names & {"model_weights", "layer_names", "layer_names0"} or "layers" not in names else "weights"
             )
-    except OSError as error:
+    except Exception as error:  # h5py raises what it likes where a file is damaged
         raise InputError(f"{path} is not a readable HDF5 file ({error}); copy it anew.") from error
 
 
@@ -134,6 +134,7 @@ def _open_h5(path: Path, architecture: Architecture | None, modern_names: bool) 
     notes = [f"{stored.form} of Keras {stored.keras_version or '2'}"]
     if is_own:
         template, n_gpus = find_template(stored.config)
+        check_meaning(template, stored.keras_version)
         notes.append(f"of multi_gpu_model, {n_gpus} GPUs" if n_gpus > 1 else "of a single device")
         if modern_names:
             template = _renamed(template)
@@ -187,12 +188,18 @@ def read_architecture(path: str | Path) -> Architecture:
         kind = kind_of(path)
         if kind == "keras":
             return strip_model(load_model(path))[:2]
-        config = read_keras_h5(path).config if kind == "h5" else None
-        if config is None:
+        stored = read_keras_h5(path) if kind == "h5" else None
+        if stored is None or stored.config is None:
             raise InputError("it holds weights alone; give a .json configuration, a .keras file or a whole .h5 model.")
-        return build_model(find_template(config)[0])
+        return _build_checked(stored.config, stored.keras_version)
     except InputError as error:
         raise InputError(f"--architecture {path}: {error}") from error
+
+
+def _build_checked(config: Config, keras_version: str = "") -> Architecture:
+    template, _ = find_template(config)
+    check_meaning(template, keras_version or str(config.get("keras_version", "")))
+    return build_model(template)
 
 
 def _from_json(path: Path) -> Architecture:
@@ -203,7 +210,7 @@ def _from_json(path: Path) -> Architecture:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"this is no configuration of a model ({error}).") from error
     if "module" not in config:
-        return build_model(find_template(config)[0])
+        return _build_checked(config)
     try:
         model = keras.models.model_from_json(json.dumps(config))
     except Exception as error:
@@ -272,12 +279,22 @@ def read_today(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a `.weights.h5` file, by name, but those of the optimizer and of random numbers."""
     arrays: dict[str, np.ndarray] = {}
 
+    def refuse_link(name: str, link) -> None:
+        if not isinstance(link, h5py.HardLink):
+            raise InputError(f"{path}: {name} is only a link; the file is damaged.")
+
     def visit(name: str, item) -> None:
         if isinstance(item, h5py.Dataset) and not {"optimizer", "seed_generator"} & set(name.split("/")):
             arrays[name] = item[()]
 
-    with h5py.File(path, "r") as file:
-        file.visititems(visit)
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems_links(refuse_link)
+            file.visititems(visit)
+    except InputError:
+        raise
+    except Exception as error:  # h5py raises what it likes where a file is damaged
+        raise InputError(f"{path} is not a readable HDF5 file ({error}); copy it anew.") from error
     return arrays
 
 

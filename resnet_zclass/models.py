@@ -5,6 +5,7 @@ The parts are made of Keras' own layers alone, so a saved model loads with plain
 
 import collections
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -327,9 +328,14 @@ def load_model(path: str | Path) -> keras.Model:
     if not Path(path).is_file():
         raise InputError(f"{path} is not there; is this the folder of a finished run?")
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what damaged files make libraries say before they fail
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         raise InputError(f"{path} is not a Keras model that can be loaded: {error}") from error
+    if not isinstance(model, keras.Model):
+        raise InputError(f"{path} holds a {type(model).__name__}, not a model.")
+    return model
 
 
 def feature_extractor(model: keras.Model) -> keras.Model:

@@ -13,8 +13,13 @@ from resnet_zclass.errors import InputError
 NETWORKS = {"Model": "Functional", "Functional": "Functional", "Sequential": "Sequential"}
 # Settings of Keras 2 that say how a layer is computed, not what.
 FORGOTTEN = {"batch_input_shape", "input_shape", "input_dtype", "ragged", "implementation", "fused", "time_major"}
+# Settings that have another name today, and values that change nothing where today's layer lacks the setting.
+RENAMED = {("LeakyReLU", "alpha"): "negative_slope"}
+WITHOUT_EFFECT = {"groups": 1, "trainable": True}
 # Its slope is 0.2 in Keras 2 and 1/6 today.
 CHANGED_ACTIVATION = "hard_sigmoid"
+# TensorFlow before 1.14 took the corners of pixels for their centres; only these say that they come after it.
+LATER_VERSIONS = ("2.3.0-tf", *(f"2.{minor}." for minor in range(4, 16)), "3.")
 
 Config = dict[str, Any]
 
@@ -31,6 +36,15 @@ def find_template(config: Config) -> tuple[Config, int]:
     Raises:
         InputError: If there are slices, but not just one model that is called once on each.
     """
+    try:
+        return _find_template(config)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"its configuration is not that of a model of layers ({error!r}).") from error
+
+
+def _find_template(config: Config) -> tuple[Config, int]:
     layers = layers_of(config)
     slices = [layer for layer in layers if layer.get("class_name") == "Lambda" and _parts_of(layer)]
     if not slices:
@@ -73,6 +87,64 @@ def layers_of(model: Config) -> list[Config]:
     return layers
 
 
+def rename_layers(model: Config, find_names: Callable[[Sequence[Config]], Mapping[str, str]]) -> Config:
+    """A configuration with other names for some layers, in nested models too; what refers to them follows.
+
+    Args:
+        model: `class_name` and `config` of a Functional or Sequential model.
+        find_names: For the layers of one model, the new names of those that get one.
+    """
+    layers = layers_of(model)
+    names = find_names(layers)
+
+    def rename(value: Any) -> Any:
+        if isinstance(value, list):
+            return [rename(part) for part in value]
+        return names.get(value, value) if isinstance(value, str) else value
+
+    def rename_layer(layer: Config) -> Config:
+        if layer["class_name"] in NETWORKS:
+            layer = rename_layers(layer, find_names)
+        settings = layer["config"]
+        if isinstance(settings, dict) and "name" in settings:
+            settings = settings | {"name": rename(settings["name"])}
+        return (
+            layer
+            | {"config": settings}
+            | {key: rename(layer[key]) for key in ("name", "inbound_nodes") if key in layer}
+        )
+
+    renamed = [rename_layer(layer) for layer in layers]
+    if isinstance(model["config"], list):
+        return model | {"config": renamed}
+    ends = {key: rename(model["config"][key]) for key in ("input_layers", "output_layers") if key in model["config"]}
+    return model | {"config": model["config"] | {"layers": renamed} | ends}
+
+
+def without_slashes(layers: Sequence[Config]) -> dict[str, str]:
+    """Names that today's Keras allows for the layers whose old ones it does not: `conv1/bn` is `conv1_bn`."""
+    names = [layer["config"].get("name") for layer in layers if isinstance(layer["config"], dict)]
+    return {name: name.replace("/", "_") for name in names if isinstance(name, str) and "/" in name}
+
+
+def check_meaning(model: Config, keras_version: str) -> None:
+    """Raises `InputError` for a layer whose result depends on a version of TensorFlow that the file does not tell."""
+    for layer in layers_of(model):
+        settings = layer["config"]
+        if layer["class_name"] in NETWORKS:
+            check_meaning(layer, keras_version)
+            continue
+        silent = (
+            layer["class_name"] == "UpSampling2D" and keras_version == "2.2.4-tf" and "interpolation" not in settings
+        )
+        changed = settings.get("interpolation") == "bilinear" and not keras_version.startswith(LATER_VERSIONS)
+        if silent or changed:
+            raise InputError(
+                f"layer {settings.get('name')} may interpolate bilinearly, which TensorFlow did otherwise before 1.14; "
+                "the file does not say which it was."
+            )
+
+
 def modernise(model: Config, defaults_of: Callable[[str], Mapping[str, Any] | None]) -> Config:
     """A configuration of Keras 2 in today's form.
 
@@ -109,6 +181,8 @@ def _modernise_layer(layer: Config, defaults_of: Callable[[str], Mapping[str, An
         return modernise(layer, defaults_of) | {"name": layer["config"].get("name")} | wiring
     config = dict(layer["config"])
     label = f"layer {config.get('name', layer.get('name'))}"
+    if not isinstance(config.get("name"), str):
+        raise InputError(f"a layer of the class {name} has no name.")
     if name == "Lambda":
         raise InputError(
             f"{label} is a Lambda: it holds code of an old Python, which is not run. Build the model anew."
@@ -122,8 +196,13 @@ def _modernise_layer(layer: Config, defaults_of: Callable[[str], Mapping[str, An
         raise InputError(f"{label} uses {CHANGED_ACTIVATION}, which gives other numbers in today's Keras.")
     if name == "InputLayer" and "batch_input_shape" in config:
         config["batch_shape"] = config["batch_input_shape"]
-    config = {key: _modernise_setting(key, value, defaults_of) for key, value in config.items() if key not in FORGOTTEN}
-    unknown = [key for key, value in config.items() if key not in known and value not in (None, False)]
+    config = {
+        RENAMED.get((name, key), key): _modernise_setting(key, value, defaults_of)
+        for key, value in config.items()
+        if key not in FORGOTTEN and not _is_of_training(key, value)
+    }
+    off = (None, False)
+    unknown = [k for k, v in config.items() if k not in known and v not in off and WITHOUT_EFFECT.get(k) != v]
     if unknown:
         raise InputError(f"{label}: today's {name} has no setting {unknown[0]}.")
     config = {key: value for key, value in config.items() if key in known}
@@ -131,10 +210,10 @@ def _modernise_layer(layer: Config, defaults_of: Callable[[str], Mapping[str, An
 
 
 def _modernise_setting(key: str, value: Any, defaults_of: Callable[[str], Mapping[str, Any] | None]) -> Any:
-    if isinstance(value, dict) and key.endswith("layer") and "class_name" in value:  # what a wrapper wraps
-        return _modernise_layer(value, defaults_of)
-    if key.endswith(("_initializer", "_regularizer", "_constraint")):
-        return None if isinstance(value, dict) else value  # of training alone; values come from the file
+    if key in ("layer", "backward_layer", "cell") and isinstance(value, dict) and "class_name" in value:
+        return _modernise_inner(value, defaults_of)  # what a wrapper wraps
+    if key == "cells" and isinstance(value, list):
+        return [_modernise_inner(cell, defaults_of) for cell in value]
     if key == "dtype" and isinstance(value, dict):  # a policy: of mixed precision, if it is one
         value = value.get("config", {}).get("name")
     if key == "dtype" and str(value).startswith("mixed_"):
@@ -142,6 +221,20 @@ def _modernise_setting(key: str, value: Any, defaults_of: Callable[[str], Mappin
     if key == "axis" and isinstance(value, list) and len(value) == 1:
         return value[0]
     return value
+
+
+def _modernise_inner(layer: Config, defaults_of: Callable[[str], Mapping[str, Any] | None]) -> Config:
+    """A layer or model inside a layer, as today's Keras serializes it."""
+    modern = _modernise_layer(layer, defaults_of)
+    module = {"Functional": "keras.src.models.functional", "Sequential": "keras"}.get(
+        modern["class_name"], "keras.layers"
+    )
+    return {"module": module, "class_name": modern["class_name"], "config": modern["config"], "registered_name": None}
+
+
+def _is_of_training(key: str, value: Any) -> bool:
+    """Whether a setting matters in training alone. Values come from the file, so initializers do not matter either."""
+    return key.endswith(("_initializer", "_regularizer", "_constraint")) and isinstance(value, dict | None)
 
 
 def _sequential(name: str, layers: list[Config], model: Config) -> Config:

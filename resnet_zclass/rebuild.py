@@ -15,7 +15,7 @@ from resnet_zclass.array_order import Branch, Leaf, Slot, list_both_sides, order
 from resnet_zclass.backend import keras
 from resnet_zclass.errors import InputError
 from resnet_zclass.keras_h5 import StoredArray
-from resnet_zclass.old_configs import modernise
+from resnet_zclass.old_configs import modernise, rename_layers, without_slashes
 
 Config = dict[str, Any]
 
@@ -31,9 +31,12 @@ def settings_of(class_name: str) -> Mapping[str, Any] | None:
     if not (inspect.isclass(layer) and issubclass(layer, keras.layers.Layer)):
         return None
     settings: dict[str, Any] = {}
-    for base in reversed(layer.__mro__):
+    for base in layer.__mro__:
         if "__init__" in vars(base):
-            settings.update(inspect.signature(base.__init__).parameters)
+            own = inspect.signature(base.__init__).parameters
+            settings = {**own, **settings}
+            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values()):
+                break  # it hands nothing on to the classes above
     return settings
 
 
@@ -48,7 +51,7 @@ def build_model(config: Config) -> tuple[keras.Model, Config]:
         InputError: If today's Keras cannot build it.
     """
     try:
-        modern = modernise(config, settings_of)
+        modern = modernise(rename_layers(config, without_slashes), settings_of)
         build = keras.Sequential if modern["class_name"] == "Sequential" else keras.Model
         return build.from_config(copy.deepcopy(modern["config"])), modern["config"]  # Keras empties what it reads
     except InputError:
@@ -76,7 +79,7 @@ def _nodes_of(model: keras.Model, config: Config | None) -> Iterator[Leaf | Bran
             yield Branch(layer.name, tree_of(layer, own))
         elif layer.weights:
             trainable, fixed = split_variables(layer)
-            auto = re.fullmatch(rf"{_snake(type(layer).__name__)}(_\d+)?", layer.name) is not None
+            auto = re.fullmatch(rf"{_snake(type(layer).__name__)}(_v[12])?(_\d+)?", layer.name) is not None
             yield Leaf(layer.name, _slots(trainable), _slots(fixed), not layer.trainable, auto)
 
 
@@ -129,6 +132,7 @@ def match_groups(
     Raises:
         InputError: If they do not fit, or fit in several ways.
     """
+    groups = {name.replace("/", "_"): arrays for name, arrays in groups.items()}  # as layers are named today
     if len(groups) == 1:
         return order_arrays(tree, next(iter(groups.values())), is_own)
     names = [node.name for node in tree]

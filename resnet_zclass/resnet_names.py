@@ -1,8 +1,9 @@
 """Names of the layers of ResNet50: those of keras-applications until 2019, and those of `keras.applications` today."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+
+from resnet_zclass.old_configs import Config, rename_layers
 
 _BRANCHES = {"1": 0, "2a": 1, "2b": 2, "2c": 3}
 _OTHERS = {
@@ -46,7 +47,7 @@ def is_old_resnet(names: set[str]) -> bool:
     return "res2a_branch2a" in names
 
 
-def modernise_names(config: Mapping[str, Any]) -> dict[str, Any]:
+def modernise_names(config: Config) -> Config:
     """A model's configuration with the layers of an old ResNet50 in it renamed; all else stays, epsilon too.
 
     Args:
@@ -55,24 +56,20 @@ def modernise_names(config: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         A new configuration.
     """
-    layers = config["config"]["layers"] if isinstance(config["config"], dict) else config["config"]
+    return rename_layers(config, _find_modern_names)
+
+
+def _find_modern_names(layers: Sequence[Config]) -> dict[str, str]:
+    """Today's name of every layer of an old ResNet50; none for other models."""
     names: dict[str, str] = {}
     if is_old_resnet({layer["config"].get("name") for layer in layers if isinstance(layer["config"], dict)}):
         for layer in layers:
             old = layer["config"]["name"]
             names[old] = modern_name(old) or _name_follower(layer, names) or old
-    renamed = [_rename_layer(layer, names) for layer in layers]
-    if isinstance(config["config"], list):
-        return {**config, "config": renamed}
-    ends = {
-        key: _rename(config["config"][key], names)
-        for key in ("input_layers", "output_layers")
-        if key in config["config"]
-    }
-    return {**config, "config": {**config["config"], "layers": renamed, **ends}}
+    return names
 
 
-def _name_follower(layer: Mapping[str, Any], names: Mapping[str, str]) -> str | None:
+def _name_follower(layer: Config, names: Mapping[str, str]) -> str | None:
     """Name of a layer without weights, after what goes into it."""
     nodes = layer.get("inbound_nodes") or [[["", 0, 0]]]
     sources = [names.get(source[0], source[0]) for source in nodes[0]]
@@ -81,20 +78,3 @@ def _name_follower(layer: Mapping[str, Any], names: Mapping[str, str]) -> str | 
         if layer["class_name"] == class_name and source:
             return new if new in _WHOLE else source.removesuffix(end) + new
     return None
-
-
-def _rename_layer(layer: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    is_model = isinstance(layer["config"], list) or "layers" in layer["config"]
-    layer = modernise_names(layer) if is_model else {**layer, "config": dict(layer["config"])}
-    if not is_model and layer["config"].get("name") in names:
-        layer["config"]["name"] = names[layer["config"]["name"]]
-    for key in ("name", "inbound_nodes"):
-        if key in layer:
-            layer[key] = _rename(layer[key], names)
-    return layer
-
-
-def _rename(value: Any, names: Mapping[str, str]) -> Any:
-    if isinstance(value, list):
-        return [_rename(part, names) for part in value]
-    return names.get(value, value) if isinstance(value, str) else value

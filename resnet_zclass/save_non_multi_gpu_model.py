@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +27,13 @@ N_DRAWN = 8
 def main(options: SaveNonMultiGpuModelOptions) -> None:
     """Converts the checkpoint named by the options, or prints what it holds."""
     require(options, "weights_path")
+    rz.keras_h5.check_answers(options.weights_path)
     if options.inspect:
         print("\n".join(rz.inspection.describe(options.weights_path)))
         return
     require(options, "save_path")
-    check_destination(options.save_path, options.weights_path, options.overwrite)
+    inputs = (options.weights_path, options.architecture, options.check_path)
+    check_destination(options.save_path, inputs, options.overwrite)
     stored = _read_check(options.check_path) if options.check_path else None
     architecture = choose_architecture(options)
     plain = rz.checkpoints.open_checkpoint(options.weights_path, architecture, options.modern_names)
@@ -57,12 +60,12 @@ def choose_architecture(options: SaveNonMultiGpuModelOptions) -> "Architecture |
     return rz.checkpoints.build_architecture(**named, hidden=options.hidden)
 
 
-def check_destination(save_path: str | Path, weights_path: str | Path, overwrite: bool = False) -> None:
-    """Raises `InputError` unless a model may be written to `save_path`."""
-    if not str(save_path).endswith((".keras", ".h5", ".hdf5")):
+def check_destination(save_path: str | Path, inputs: Sequence[str | Path], overwrite: bool = False) -> None:
+    """Raises `InputError` unless a model may be written to `save_path`, which must be none of the `inputs`."""
+    if Path(save_path).suffix not in (".keras", ".h5", ".hdf5"):
         raise InputError(f"--save_path must end in .keras, .weights.h5, .h5 or .hdf5. Received: {save_path}.")
-    if Path(save_path).absolute() == Path(weights_path).absolute():
-        raise InputError(f"--save_path {save_path} is the checkpoint itself; choose another name.")
+    if Path(save_path).resolve() in {Path(path).resolve() for path in inputs if path}:
+        raise InputError(f"--save_path {save_path} is what is read; choose another name.")
     check_output(save_path, overwrite)
 
 
@@ -158,7 +161,8 @@ def _predict(model, images: list[np.ndarray]) -> list[np.ndarray]:
 def _largest(a: np.ndarray, b: np.ndarray) -> float:
     """Largest absolute difference; a NaN beside a NaN is none."""
     same = (a == b) | (np.isnan(a) & np.isnan(b))
-    return float(np.abs(np.where(same, 0, np.asarray(a, np.float64) - b)).max(initial=0.0))
+    with np.errstate(invalid="ignore"):
+        return float(np.abs(np.where(same, 0, np.asarray(a, np.float64) - b)).max(initial=0.0))
 
 
 def _read_check(path: str) -> tuple[list[np.ndarray], list[np.ndarray]]:

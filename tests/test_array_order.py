@@ -121,6 +121,50 @@ def test_a_depthwise_kernel_is_found_under_its_old_name():
     assert order_arrays((leaf,), stored) == stored
 
 
+def test_layers_of_names_with_slashes_are_found():
+    leaf = dense("conv1_bn")
+    for path in ("conv1/bn", "conv1/bn_1"):
+        stored = [StoredArray(f"{path}/{slot.variable}:0", np.zeros(slot.shape)) for slot in leaf.slots]
+        assert order_arrays((leaf,), stored) == stored
+
+
+def test_many_models_beside_each_other():
+    children = tuple(Branch(f"m{i}", (dense(f"d{i}"), norm(f"n{i}"))) for i in range(12))
+    stored = write(children, ("d3", "n4"), ("m1", "m7", "m11"))
+    assert names_of(order_arrays(children, stored)) == expected_names(children)
+
+
+def test_two_layers_of_one_name_in_two_models():
+    children = (Branch("a", (dense("h"),)), Branch("b", (dense("h"),)))
+    stored = [
+        StoredArray(f"{path}/{v}:0", np.zeros(s))
+        for path in ("h", "h_1")
+        for v, s in (("kernel", (2, 2)), ("bias", (2,)))
+    ]
+    with pytest.raises(InputError, match="several ways"):  # `h_1` may be the copy of either
+        order_arrays(children, stored)
+
+
+def test_names_that_are_the_same_only_in_part_are_no_evidence():
+    """BatchNormalizations that another session counted from elsewhere on."""
+    children = tuple(norm(f"norm_v1_{i}") for i in (2, 3, 4))
+    stored = write(tuple(norm(f"norm_v1_{i}") for i in (1, 2, 3)), ())
+    found = order_arrays(children, stored, is_own=False)
+    assert names_of(found) == expected_names(tuple(norm(f"norm_v1_{i}") for i in (1, 2, 3)))
+    frozen = write(tuple(dense(f"x_{i}") for i in (1, 2, 3)), ("x_2",))
+    with pytest.raises(InputError, match="several ways"):
+        order_arrays(tuple(dense(f"x_{i}") for i in (2, 3, 4)), frozen, is_own=False)
+
+
+def test_deep_nests_take_no_time_and_hopeless_ones_are_given_up():
+    children = tuple(Branch(f"b{i}", tuple(dense(f"b{i}d{j}") for j in range(60))) for i in range(4))
+    stored = write(children, ("b0d7", "b3d9"), ("b1", "b2"))
+    assert names_of(order_arrays(children, stored)) == expected_names(children)
+    many = tuple(dense(f"dense_{i}", is_auto_named=True) for i in range(700))
+    with pytest.raises(InputError, match=r"several ways|too many ways"):
+        order_arrays(many, write(tuple(dense(f"dense_{i + 1000}") for i in range(700)), ("dense_1003",)), is_own=False)
+
+
 def test_wrapped_layers_are_known_by_the_name_of_the_wrapper():
     slots = tuple(Slot(v, (2,)) for v in ("kernel", "bias", "kernel", "bias"))
     paths = ("forward_lstm/kernel", "forward_lstm/bias", "backward_lstm/kernel", "backward_lstm/bias")

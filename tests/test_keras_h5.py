@@ -2,14 +2,17 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import h5py
 import numpy as np
 import pytest
 from drawn_legacy import CONVOLUTIONAL, draw_values, write_h5, write_parallel
 
+from resnet_zclass.checkpoints import kind_of
 from resnet_zclass.errors import InputError
-from resnet_zclass.keras_h5 import StoredArray, read_keras_h5, write_weights
+from resnet_zclass.keras_h5 import StoredArray, check_answers, read_keras_h5, write_weights
 
 
 def test_names_order_and_values_are_those_of_the_file(tmp_path):
@@ -73,6 +76,14 @@ def put_text(file, group):
     group["conv1/kernel:0"] = "rm -rf"
 
 
+def replace_by_array(name):
+    def replace(file, _group):
+        del file[name]
+        file[name] = np.zeros(3)
+
+    return replace
+
+
 DAMAGE = {
     "cut": (cut, "not a readable HDF5 file"),
     "cut at the start": (lambda path: cut(path, 0.001), "not a readable HDF5 file"),
@@ -89,6 +100,7 @@ DAMAGE = {
     "a link within the file": (edit(link_inside), "conv1/kernel:0, which is not there"),
     "claimed bytes": (edit(claim_a_lot), "that are not there"),
     "text for numbers": (edit(put_text), "not a plain array of numbers"),
+    "weights that are no group": (edit(replace_by_array("model_weights")), "lists no layer_names"),
     "broken JSON": (edit(lambda f, g: f.attrs.__setitem__("model_config", "{")), "not the configuration of a model"),
     "JSON of something else": (edit(lambda f, g: f.attrs.__setitem__("model_config", "[1]")), "not the configuration"),
     "deep JSON": (edit(lambda f, g: f.attrs.__setitem__("model_config", "[" * 30_000)), "not the configuration"),
@@ -105,24 +117,55 @@ def test_damage_is_said_in_one_line(tmp_path, damage):
     assert "\n" not in str(error.value) and str(path) in str(error.value)
 
 
-def test_a_link_is_not_followed_even_to_what_never_ends(tmp_path):
+@pytest.mark.parametrize("place", ["model_weights/model_1/extra:0", "optimizer_weights", "layers", "other"])
+def test_a_link_is_not_followed_even_to_what_never_ends(tmp_path, place):
     path = write_parallel(tmp_path / "a.h5")
     os.mkfifo(tmp_path / "pipe")
     with h5py.File(path, "r+") as file:
-        file["model_weights/model_1/extra:0"] = h5py.ExternalLink(str(tmp_path / "pipe"), "/x")
+        if place in file:
+            del file[place]
+        file[place] = h5py.ExternalLink(str(tmp_path / "pipe"), "/x")
     signal.alarm(20)  # opening a pipe would wait for ever
     try:
+        assert kind_of(path) == "h5"
         assert len(read_keras_h5(path).weights["model_1"]) == 10
     finally:
         signal.alarm(0)
 
 
+def test_a_file_on_which_hdf5_hangs_is_refused(tmp_path, monkeypatch):
+    path = write_parallel(tmp_path / "a.h5")
+    check_answers(path)
+    check_answers(tmp_path / "none.h5")
+    hang = [sys.executable, "-c", "import time; time.sleep(60)"]
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda words, **kwargs: run(hang, **kwargs))
+    with pytest.raises(InputError, match=r"a\.h5 keeps HDF5 busy for over 0\.5 s"):
+        check_answers(path, limit_s=0.5)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_flipped_bytes_are_refused_or_do_no_harm(tmp_path, seed):
+    """Whatever h5py raises on a damaged file, a user sees one line."""
+    path = write_parallel(tmp_path / "a.h5")
+    random = np.random.default_rng(seed)
+    content = bytearray(path.read_bytes())
+    for place in random.integers(0, min(len(content), 4096 * (1 + seed % 3)), 1 + seed % 5):
+        content[place] ^= 1 << int(random.integers(8))
+    path.write_bytes(content)
+    try:
+        kind_of(path)
+        read_keras_h5(path)
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
 def test_compressed_arrays_may_be_larger_than_the_file_but_not_without_measure(tmp_path, monkeypatch):
     path = write_h5(tmp_path / "a.h5", {"fc": []})
     with h5py.File(path, "r+") as file:
-        file["fc"].create_dataset("k:0", data=np.zeros((100, 1000), "f4"), compression="gzip")
+        file["fc"].create_dataset("k:0", data=np.arange(1e5, dtype="f4").reshape(100, 1000), compression="gzip")
         file["fc"].attrs["weight_names"] = np.array([b"k:0"])
     assert read_keras_h5(path).weights["fc"][0].values.shape == (100, 1000)
-    monkeypatch.setattr("resnet_zclass.keras_h5.LARGEST_RATIO", 10)
+    monkeypatch.setattr("resnet_zclass.keras_h5.LARGEST_RATIO", 1.1)
     with pytest.raises(InputError, match="claim 400,000 bytes in a file of"):
         read_keras_h5(path)

@@ -7,7 +7,7 @@ import pytest
 from drawn_legacy import CONVOLUTIONAL, functional_config, input_shape, node, parallel_config, sequential_config
 
 from resnet_zclass.errors import InputError
-from resnet_zclass.old_configs import find_template, modernise
+from resnet_zclass.old_configs import check_meaning, find_template, modernise, rename_layers
 from resnet_zclass.rebuild import build_model, settings_of
 
 TEMPLATE = functional_config(CONVOLUTIONAL)
@@ -95,6 +95,65 @@ def test_settings_that_today_are_written_otherwise():
     model, _ = build_model(config)
     layer = model.get_layer("x")
     assert layer.axis in (3, (3,), [3]) and layer.compute_dtype == "float32"
+
+
+def test_settings_with_new_names_or_without_effect():
+    model, _ = build_model(with_layer("LeakyReLU", alpha=0.07))
+    assert model.get_layer("x").negative_slope == 0.07
+    model, _ = build_model(with_layer("DepthwiseConv2D", kernel_size=[3, 3], groups=1, implementation=2))
+    assert model.get_layer("x").kernel_size == (3, 3)
+    model, _ = build_model(with_layer("SpatialDropout2D", rate=0.2, noise_shape=None, seed=None, trainable=True))
+    assert model.get_layer("x").rate == 0.2
+
+
+def test_names_with_slashes_become_names_that_are_allowed():
+    config = copy.deepcopy(TEMPLATE)
+    renamed = rename_layers(config, lambda layers: {"bn1": "stem/bn", "pool": "a/pool"})
+    model, modern = build_model(renamed)
+    assert [layer.name for layer in model.layers][2:5:2] == ["stem_bn", "a_pool"]
+    assert modern["layers"][3]["inbound_nodes"] == [[["stem_bn", 0, 0, {}]]]
+    assert config == TEMPLATE
+
+
+def wrapped(class_name, layer, **settings):
+    layers = [node("InputLayer", {"name": "input_1", "batch_input_shape": [None, 5, 8]}, [])]
+    layers.append(node(class_name, {"name": "w", "layer": layer, **settings}, [[["input_1", 0, 0, {}]]]))
+    ends = {"input_layers": [["input_1", 0, 0]], "output_layers": [["w", 0, 0]]}
+    return {"class_name": "Model", "config": {"name": "m", "layers": layers, **ends}}
+
+
+def test_layers_inside_layers_are_modernised_too():
+    old = {"class_name": "GlorotUniform", "config": {"seed": None, "dtype": "float32"}}
+    dense = {"class_name": "Dense", "config": {"name": "d", "units": 3, "kernel_initializer": old}}
+    assert build_model(wrapped("TimeDistributed", dense))[0].output_shape == (None, 5, 3)
+    gru = {"name": "g", "units": 4, "recurrent_activation": "sigmoid", "implementation": 1, "reset_after": False}
+    gru = {"class_name": "GRU", "config": gru | {"bias_initializer": old}}
+    assert build_model(wrapped("Bidirectional", gru, merge_mode="concat"))[0].output_shape == (None, 8)
+    with pytest.raises(InputError, match="is a Lambda"):
+        build_model(wrapped("TimeDistributed", {"class_name": "Lambda", "config": {"name": "l", "function": "x"}}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "version", "refused"),
+    [
+        ({"interpolation": "bilinear"}, "2.2.4", True),
+        ({"interpolation": "bilinear"}, "2.2.4-tf", True),
+        ({"interpolation": "bilinear"}, "2.3.0-tf", False),
+        ({"interpolation": "bilinear"}, "2.4.0", False),
+        ({"interpolation": "nearest"}, "2.2.4", False),
+        ({}, "2.2.4-tf", True),
+        ({}, "2.2.4", False),
+    ],
+)
+def test_interpolation_that_tensorflow_changed_is_refused(settings, version, refused):
+    config = with_layer("UpSampling2D", size=[2, 2], **settings)
+    outer = {"class_name": "Sequential", "config": {"name": "s", "layers": [config]}}
+    for model in (config, outer):
+        if refused:
+            with pytest.raises(InputError, match=r"before 1\.14"):
+                check_meaning(model, version)
+        else:
+            check_meaning(model, version)
 
 
 REFUSED = {

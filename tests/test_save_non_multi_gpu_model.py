@@ -119,7 +119,12 @@ BAD = {
     "no model": (["--weights_path", "{tmp}/note.txt"], "neither HDF5 nor a .keras file"),
     "no name to write": (["--save_path", ""], "--save_path is missing"),
     "a name that says no form": (["--save_path", "{tmp}/new.pt"], "must end in .keras"),
-    "over itself": (["--save_path", "{old}"], "is the checkpoint itself"),
+    "over itself": (["--save_path", "{old}"], "is what is read"),
+    "over itself by another way": (
+        ["--save_path", "{tmp}/../{tmp.name}/old_multi-gpu.hdf5", "--overwrite"],
+        "what is read",
+    ),
+    "a name that is only an end": (["--save_path", "{tmp}/.keras"], "must end in .keras"),
     "over another": (["--save_path", "{tmp}/there.keras"], "exists already"),
     "a model twice": (["--architecture", "{tmp}/a.json", "--model_name", "ResNet50"], "give one of them"),
     "half a model": (["--model_name", "ResNet50"], "--im_size is missing"),
@@ -194,10 +199,12 @@ def test_the_hdf5_form_is_the_file_that_keras_2_wrote(shared_path, tmp_path, var
         assert [a.name for a in arrays] == [a.name for a in theirs.groups[name]]
         for a, b in zip(arrays, theirs.groups[name], strict=True):
             np.testing.assert_array_equal(a.values, b.values)
+    with h5py.File(tmp_path / "new.hdf5") as a:
+        assert all(isinstance(a.attrs[key], bytes) for key in ("backend", "keras_version"))  # Keras 2 decodes them
     with h5py.File(tmp_path / "new.hdf5") as a, h5py.File(folder / "inner_direct_weights.hdf5") as b:
         assert set(a.attrs) == set(b.attrs)
 
 
 def test_destination_is_checked_before_the_file_is_read(tmp_path):
     with pytest.raises(InputError, match="must end in"):
-        save_non_multi_gpu_model.check_destination(tmp_path / "a.txt", tmp_path / "none.h5")
+        save_non_multi_gpu_model.check_destination(tmp_path / "a.txt", [tmp_path / "none.h5"])
