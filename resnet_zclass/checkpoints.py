@@ -121,16 +121,23 @@ def _open_weights(path: Path, architecture: Architecture | None, modern_names: b
         raise InputError(f"its weights do not fit the model: {str(error).splitlines()[0]}") from error
     variables = variables_of(model, config)
     arrays = [StoredArray(variable.path, variable.numpy()) for variable in variables]
+    _check_all_used(stored, arrays)
+    return Plain(model, config, arrays, ["weights of today's Keras"])
+
+
+def _check_all_used(stored: Sequence[np.ndarray], arrays: Sequence[StoredArray]) -> None:
+    """Raises `InputError` unless a file's arrays are just those of the model, told by their values."""
     if collections.Counter(map(_digest, stored)) != collections.Counter(_digest(a.values) for a in arrays):
         raise InputError(f"its {len(stored)} arrays are not just the {len(arrays)} of the model.")
-    return Plain(model, config, arrays, ["weights of today's Keras"])
 
 
 def _open_h5(path: Path, architecture: Architecture | None, modern_names: bool) -> Plain:
     stored = read_keras_h5(path)
     is_own = stored.config is not None and architecture is None
     if is_own and any("module" in layer for layer in layers_of(stored.config)):
-        return _open_keras(path, None, modern_names)  # of Keras 2.13 and later, which today's reads
+        plain = _open_keras(path, None, modern_names)  # of Keras 2.13 and later, which today's reads
+        _check_all_used([array.values for arrays in stored.groups.values() for array in arrays], plain.arrays)
+        return plain
     notes = [f"{stored.form} of Keras {stored.keras_version or '2'}"]
     if is_own:
         template, n_gpus = find_template(stored.config)
@@ -175,8 +182,12 @@ _OPENERS: dict[str, Callable[[Path, Architecture | None, bool], Plain]] = {
 }
 
 
-def read_architecture(path: str | Path) -> Architecture:
+def read_architecture(path: str | Path, modern_names: bool = False) -> Architecture:
     """A model without weights of its own, from a `.json` configuration, a `.keras` file or a whole model in HDF5.
+
+    Args:
+        path: The file.
+        modern_names: As of `open_checkpoint`; for models of Keras 2.
 
     Raises:
         InputError: If the file holds no configuration, or its model cannot be built.
@@ -184,25 +195,25 @@ def read_architecture(path: str | Path) -> Architecture:
     path = Path(path)
     try:
         if path.suffix == ".json":
-            return _from_json(path)
+            return _from_json(path, modern_names)
         kind = kind_of(path)
         if kind == "keras":
             return strip_model(load_model(path))[:2]
         stored = read_keras_h5(path) if kind == "h5" else None
         if stored is None or stored.config is None:
             raise InputError("it holds weights alone; give a .json configuration, a .keras file or a whole .h5 model.")
-        return _build_checked(stored.config, stored.keras_version)
+        return _build_checked(stored.config, stored.keras_version, modern_names)
     except InputError as error:
         raise InputError(f"--architecture {path}: {error}") from error
 
 
-def _build_checked(config: Config, keras_version: str = "") -> Architecture:
+def _build_checked(config: Config, keras_version: str, modern_names: bool) -> Architecture:
     template, _ = find_template(config)
-    check_meaning(template, keras_version or str(config.get("keras_version", "")))
-    return build_model(template)
+    check_meaning(template, keras_version)
+    return build_model(_renamed(template) if modern_names else template)
 
 
-def _from_json(path: Path) -> Architecture:
+def _from_json(path: Path, modern_names: bool) -> Architecture:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config["config"], dict | list):
@@ -210,7 +221,7 @@ def _from_json(path: Path) -> Architecture:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"this is no configuration of a model ({error}).") from error
     if "module" not in config:
-        return _build_checked(config)
+        return _build_checked(config, str(config.get("keras_version", "")), modern_names)
     try:
         model = keras.models.model_from_json(json.dumps(config))
     except Exception as error:

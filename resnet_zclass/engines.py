@@ -302,8 +302,8 @@ def read_exports(run_path: str | Path) -> dict[str, dict[str, Any]]:
     wanted = {"file", "model_sha256", "max_difference", "int8", "crops_per_s", "keras_crops_per_s"}
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        if not all(wanted <= set(entry) for entry in table.values()):
-            raise ValueError("an entry lacks something")
+        if not all(wanted <= set(entry) and Path(entry["file"]).name == entry["file"] for entry in table.values()):
+            raise ValueError("an entry lacks something, or its file lies elsewhere")
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}); remove it and export again.") from error
     return table

@@ -53,7 +53,7 @@ def choose_architecture(options: SaveNonMultiGpuModelOptions) -> "Architecture |
     if options.architecture:
         if any(named.values()):
             raise InputError("--architecture and --model_name both say which model it is; give one of them.")
-        return rz.checkpoints.read_architecture(options.architecture)
+        return rz.checkpoints.read_architecture(options.architecture, options.modern_names)
     if not any(named.values()):
         return None
     require(options, *named)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pytest
 from drawn_legacy import (
@@ -77,6 +78,20 @@ def test_arrays_of_one_shape_without_their_names_are_refused(tmp_path):
     (tmp_path / "model.json").write_text(json.dumps(functional_config(other)))
     with pytest.raises(InputError, match="several ways"):
         open_checkpoint(path, read_architecture(tmp_path / "model.json"))
+
+
+def test_todays_own_h5_is_read_and_must_have_just_the_arrays_of_its_model(tmp_path):
+    model = small()
+    model.save(tmp_path / "a.h5")
+    plain = open_checkpoint(tmp_path / "a.h5")
+    for ours, theirs in zip(plain.model.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        group = next(g for g in file["model_weights"].values() if len(g.attrs.get("weight_names", ())))
+        group["extra"] = np.ones(3)
+        group.attrs["weight_names"] = [*map(str, group.attrs["weight_names"]), "extra"]
+    with pytest.raises(InputError):
+        open_checkpoint(tmp_path / "a.h5")
 
 
 def single(net, values):
