@@ -269,8 +269,13 @@ def _count_calls_from_zero(content: Config) -> Config:
         lowest[name] = min(call, lowest.get(name, call))
 
     def shift(value: Any) -> Any:
-        if _is_reference(value) and value[0] in networks:
-            return [value[0], value[1] - lowest[value[0]], *value[2:]]
+        if _is_reference(value):
+            name, call, *rest = value
+            # A copy's calls name arguments that were not given, such as the mask, which today's layers may not take.
+            rest = [
+                {k: v for k, v in part.items() if v is not None} if isinstance(part, dict) else part for part in rest
+            ]
+            return [name, call - lowest[name] if name in networks else call, *rest]
         return [shift(part) for part in value] if isinstance(value, list) else value
 
     layers = [layer | {"inbound_nodes": shift(layer["inbound_nodes"])} for layer in content["layers"]]

@@ -59,6 +59,13 @@ def test_calls_of_nested_models_are_counted_from_zero(first_call):
     assert [layer.name for layer in model.layers] == ["input_2", "model_1", "top"] and model.output_shape == (None, 2)
 
 
+def test_arguments_that_a_copy_of_a_model_names_without_giving_them_are_left_out():
+    config = copy.deepcopy(TEMPLATE)
+    for layer in config["config"]["layers"][1:]:
+        layer["inbound_nodes"][0][0][3] = {"mask": None}
+    assert build_model(config)[0].output_shape == (None, 3)
+
+
 @pytest.mark.parametrize("version", ["dictionary", "list"])
 def test_sequential_gets_the_input_it_had(version):
     config = sequential_config(CONVOLUTIONAL)
