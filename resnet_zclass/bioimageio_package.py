@@ -175,7 +175,7 @@ def document(classifier: Classifier) -> str:
     lines = [
         f"# {_name(classifier)}",
         f"Classifies images of {height} x {width} px and {channels} channels ({facts['dtype']}) into "
-        f"{len(facts['class_names'])} classes. Give it raw pixels: their normalisation is part of the model.",
+        f"{len(facts['class_names'])} classes. Input: {facts['normalisation'][0].lower()}{facts['normalisation'][1:]}",
         "## Classes",
         *(f"- `{line}`" for line in _list_classes(facts)),
     ]
@@ -267,7 +267,7 @@ def _describe_input(model: Any, classifier: Classifier, file: Any) -> Any:
     ends = (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)) if np.dtype(dtype).kind in "ui" else (None, None)
     return model.InputTensorDescr(
         id="crop",
-        description="Raw pixels as the camera gave them; the model normalises them itself.",
+        description=classifier.metadata["normalisation"],
         axes=[
             model.BatchAxis(),
             model.SpaceInputAxis(id="y", size=height),

@@ -17,6 +17,10 @@ from resnet_zclass.runs import MODEL_FILE, Run, find_run, read_run
 if TYPE_CHECKING:
     import keras
 
+# What a model wants to be given: every one that this package trained holds a layer of this name, others need not.
+NORMALISATION = "normalisation"
+RAW = "Raw pixels as the camera gave them; the model normalises them itself."
+AS_TRAINED = "Pixels scaled as they were for the training of the model; it does not say how."
 MAX_CHECKED = 256  # crops on which an export is compared
 CHECKED_SPLITS = ("val", "test", "train")  # the first that there is
 N_DRAWN = 64
@@ -79,7 +83,7 @@ def _read_of_run(path: Path, data_path: str) -> Classifier:
         check_fits(run, crop_shape, data, find_split(data, CHECKED_SPLITS))
     except InputError as error:
         raise InputError(f"{error} Name another set to check the export on with --data_path.") from error
-    metadata = _describe(path / MODEL_FILE, crop_shape, run.dtype, run.class_names)
+    metadata = _describe(path / MODEL_FILE, model, crop_shape, run.dtype, run.class_names)
     metadata |= {
         "z_um": None if run.z_um is None else run.z_um.tolist(),
         "thresholds": None if run.thresholds is None else run.thresholds.tolist(),
@@ -107,7 +111,9 @@ def _read_bare(path: Path, data_path: str) -> Classifier:
     if not (probabilities.min() >= 0 and probabilities.max() <= 1):
         raise InputError(f"{path} does not give probabilities (0..1), so it is no classifier that can be exported.")
     several = data.several if data else not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3)
-    metadata = _describe(path, crop_shape, crops.dtype.name, [str(k) for k in range(n_classes)])
+    metadata = _describe(path, model, crop_shape, crops.dtype.name, [str(k) for k in range(n_classes)])
+    if metadata["normalisation"] == AS_TRAINED:
+        print(f"note: {path} has no layer {NORMALISATION}; its exports want pixels scaled as in its training.")
     metadata |= {"z_um": None, "thresholds": [0.5] * n_classes if several else None, "several": several}
     return Classifier(path, None, model, metadata, data, crops)
 
@@ -128,14 +134,16 @@ def _check_model(path: Path, model: "keras.Model") -> tuple[int, int, int]:
     return tuple(crop_shape)
 
 
-def _describe(path: Path, crop_shape: tuple[int, ...], dtype: str, class_names: list[str]) -> dict[str, Any]:
+def _describe(
+    path: Path, model: "keras.Model", crop_shape: tuple[int, ...], dtype: str, class_names: list[str]
+) -> dict[str, Any]:
     return {
         "resnet_zclass": __version__,
         "model_sha256": hash_file(path),
         "crop_shape": list(crop_shape),
         "dtype": dtype,
         "class_names": class_names,
-        "normalisation": "in the model: raw crops in, probabilities out",
+        "normalisation": RAW if NORMALISATION in {layer.name for layer in model.layers} else AS_TRAINED,
     }
 
 

@@ -303,7 +303,7 @@ class SaveNonMultiGpuModelOptions:
     """Checkpoint: .h5 or .hdf5 of Keras 2 (multi_gpu_model or not), .keras, .weights.h5, a TensorFlow checkpoint or
     SavedModel."""
     save_path: str = ""
-    """File to write: NAME.keras, NAME.weights.h5, or NAME.hdf5 for weights that Keras 2 reads too."""
+    """File to write: NAME.keras, NAME.weights.h5, or NAME.h5 or .hdf5 for weights that Keras 2 reads too."""
     inspect: bool = False
     """Only print what the checkpoint holds."""
     modern_names: bool = False

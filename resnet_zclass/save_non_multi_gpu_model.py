@@ -116,7 +116,7 @@ def save_plain(plain: "Plain", save_path: str | Path, stored: tuple[list, list] 
                 f"(at most {TOLERANCE:g} is rounding); nothing was written."
             )
     digest = rz.rebuild.digest_weights(plain.arrays)
-    batch = f"{len(images[0])} {'stored' if stored else 'drawn'} images"
+    batch = f"{len(images[0])} {'stored' if stored else 'random'} images"
     return (
         f"parity: {len(plain.arrays)} arrays, every one used once, sha256 {digest}; largest difference of weights "
         f"{max(differences, default=0.0):.3g}, of predictions on {batch} {difference:.3g}"

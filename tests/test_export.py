@@ -155,6 +155,7 @@ def test_a_bare_classifier_is_exported_with_numbers_for_names(bare, tmp_path, ca
     facts = engines.read_metadata("onnx", tmp_path / "a.onnx")
     assert (facts["class_names"], facts["several"]) == (["0", "1", "2"], False)
     assert facts["model_sha256"] == engines.hash_file(bare)
+    assert facts["normalisation"].startswith("Raw pixels")
     set_path = write_drawn_set(tmp_path / "set")
     assert run_export(*words, tmp_path / "b.onnx", "--data_path", set_path) == 0
     assert "noise" not in capsys.readouterr().out
@@ -166,7 +167,7 @@ def test_the_model_file_of_a_run_is_the_run(run_path):
     assert engines.read_metadata("litert", run_path / "export" / "model.tflite")["dtype"] == "uint16"
 
 
-def test_constants_of_keras_applications_stay_constants(tmp_path):
+def test_constants_of_keras_applications_stay_constants(tmp_path, capsys):
     """The converter to ONNX takes their channel means, which are tensors, for inputs."""
     crop = keras.Input((8, 8, 3))
     x = keras.applications.resnet50.preprocess_input(crop)
@@ -176,6 +177,9 @@ def test_constants_of_keras_applications_stay_constants(tmp_path):
     words = ("--load_logs_path", tmp_path / "old.keras", "--format")
     assert run_export(*words, "onnx", "--save_path", tmp_path / "old.onnx") == 0
     assert run_export(*words, "openvino", "--save_path", tmp_path / "old.xml") == 0
+    # It was not trained here, so nothing is claimed of its pixels.
+    assert "want pixels scaled as in its training" in capsys.readouterr().out
+    assert engines.read_metadata("onnx", tmp_path / "old.onnx")["normalisation"].startswith("Pixels scaled as")
 
 
 def two_outputs(crop):
