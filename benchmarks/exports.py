@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import report
-from resnet_zclass import formats, models
+from resnet_zclass import export_formats, models
 from resnet_zclass.backend import keras
 from resnet_zclass.classifier import read_classifier
 from resnet_zclass.engines import EXPORT_FILES, load_engine
@@ -81,7 +81,7 @@ def write_all(model: keras.Model, crops: np.ndarray, folder: Path) -> dict[str, 
     """Writes the model in every format; paths by the name of the format, ` int8` added to those."""
     paths = {"keras": folder / "model.keras"}
     model.save(paths["keras"])
-    for name, write in formats.WRITERS.items():
+    for name, write in export_formats.WRITERS.items():
         paths[name] = folder / EXPORT_FILES[name]
         write(model, paths[name], METADATA)
     for name, quantise in QUANTISERS.items():

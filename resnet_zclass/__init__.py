@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submodules=[
-        "array_order",
+        "array_matching",
         "augment",
         "backbones",
         "backend",
@@ -42,12 +42,12 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "errors",
         "evaluate",
         "export",
+        "export_formats",
         "fields",
         "figures",
         "files",
         "focus",
         "folds",
-        "formats",
         "freezing",
         "gallery",
         "gather",

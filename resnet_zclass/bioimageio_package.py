@@ -137,7 +137,7 @@ def _offline(about: About | None) -> Iterator[None]:
     """Keeps the validator from looking links up, and it and the models that it runs from printing."""
     links = [where for _, where in about.cite if where.startswith("http")] if about else []
     context = need("bioimageio.spec").ValidationContext(known_files=dict.fromkeys(links), log_warnings=False)
-    with context, rz.formats.quiet(), contextlib.redirect_stdout(io.StringIO()):
+    with context, rz.export_formats.quiet(), contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
@@ -145,7 +145,7 @@ def _write_parts(classifier: Classifier, folder: Path, metadata: Mapping[str, An
     """Writes the files of a package into `folder`, all but its description."""
     crops = classifier.crops[spread(np.arange(len(classifier.crops)), N_TEST)]
     shutil.copyfile(classifier.path, folder / KERAS_IN_PACKAGE)
-    rz.formats.write_onnx(classifier.model, folder / ONNX_IN_PACKAGE, metadata)
+    rz.export_formats.write_onnx(classifier.model, folder / ONNX_IN_PACKAGE, metadata)
     np.save(folder / "test_input.npy", crops)
     probabilities = predict_probabilities(classifier.model, crops)
     np.save(folder / "test_output.npy", probabilities)
@@ -234,7 +234,9 @@ def _describe(classifier: Classifier, folder: Path, metadata: Mapping[str, Any],
             keras_version=model.Version(keras.__version__),
             backend=("tensorflow", model.Version(tf.__version__)),
         ),
-        onnx=model.OnnxWeightsDescr(source=folder / ONNX_IN_PACKAGE, opset_version=rz.formats.OPSET, parent="keras_v3"),
+        onnx=model.OnnxWeightsDescr(
+            source=folder / ONNX_IN_PACKAGE, opset_version=rz.export_formats.OPSET, parent="keras_v3"
+        ),
     )
     names = classifier.metadata["class_names"]
     return model.ModelDescr(

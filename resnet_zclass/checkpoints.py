@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from resnet_zclass.array_order import leaves_of
+from resnet_zclass.array_matching import leaves_of
 from resnet_zclass.backbones import find_application
 from resnet_zclass.backend import keras
 from resnet_zclass.errors import InputError

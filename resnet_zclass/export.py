@@ -120,7 +120,7 @@ def choose_writer(classifier: Classifier, name: str, int8: bool, about: Any = No
     if name == "bioimageio":
         return lambda path: rz.bioimageio_package.write_package(classifier, path, metadata, about)
     if not int8:
-        return lambda path: rz.formats.WRITERS[name](model, path, metadata)
+        return lambda path: rz.export_formats.WRITERS[name](model, path, metadata)
     if classifier.data is None:
         raise InputError("--int8 is calibrated on real crops: give their set with --data_path.")
     crops = spread_crops(classifier.data, find_split(classifier.data, ("val", "train")), MAX_CALIBRATION)

@@ -13,7 +13,7 @@ import numpy as np
 
 from resnet_zclass.backend import keras, tf
 from resnet_zclass.engines import need
-from resnet_zclass.formats import (
+from resnet_zclass.export_formats import (
     INPUT,
     append_metadata,
     export_model,
@@ -37,7 +37,7 @@ def quantise_onnx(model: keras.Model, path: Path, crops: np.ndarray, metadata: M
         path: File to write; ends in `.onnx`.
         crops: Raw crops `(n, H, W, C)` of all classes, which show the range of values in every layer; a class that
             is missing among them may be cut off.
-        metadata: As of `formats.write_onnx`.
+        metadata: As of `export_formats.write_onnx`.
 
     Raises:
         InputError: If the extra `export` is not installed.

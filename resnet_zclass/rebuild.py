@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_zclass.array_order import Branch, Leaf, Slot, list_both_sides, order_arrays
+from resnet_zclass.array_matching import Branch, Leaf, Slot, list_both_sides, order_arrays
 from resnet_zclass.backend import keras
 from resnet_zclass.errors import InputError
 from resnet_zclass.keras_h5 import StoredArray
@@ -69,7 +69,7 @@ def children_of(model: keras.Model, config: Config | None = None) -> Iterator[tu
 
 
 def tree_of(model: keras.Model, config: Config | None = None) -> tuple[Leaf | Branch, ...]:
-    """The layers with weights and the nested models, as `array_order` wants them, in the order of `config`."""
+    """The layers with weights and the nested models, as `array_matching` wants them, in the order of `config`."""
     return tuple(_nodes_of(model, config))
 
 

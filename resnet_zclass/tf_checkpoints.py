@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_zclass.array_order import Branch, Leaf, leaves_of, list_both_sides
+from resnet_zclass.array_matching import Branch, Leaf, leaves_of, list_both_sides
 from resnet_zclass.backend import keras, tf
 from resnet_zclass.errors import InputError
 from resnet_zclass.keras_h5 import StoredArray, StoredModel

@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from resnet_zclass import engines, formats, models, runs
+from resnet_zclass import engines, export_formats, models, runs
 from resnet_zclass.errors import InputError
 
 METADATA = {"class_names": ['-01 "<µm>"', "+00", "b & c"], "z_um": [0.1, None, 1e-7]}
-ALL = ["keras", *formats.WRITERS]
+ALL = ["keras", *export_formats.WRITERS]
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,10 @@ def expected(run, crops):
 def paths(run, tmp_path_factory):
     """Path of an export in every format, and of the model itself."""
     folder = tmp_path_factory.mktemp("exports")
-    for name, write in formats.WRITERS.items():
+    for name, write in export_formats.WRITERS.items():
         (folder / engines.EXPORT_FILES[name]).mkdir() if name == "tf_saved_model" else None
         write(run.load_model(), folder / engines.EXPORT_FILES[name], METADATA)
-    found = {name: folder / engines.EXPORT_FILES[name] for name in formats.WRITERS}
+    found = {name: folder / engines.EXPORT_FILES[name] for name in export_formats.WRITERS}
     return found | {"keras": run.path / engines.KERAS_FILE}
 
 
@@ -77,23 +77,23 @@ def test_what_is_no_such_crop_or_file_is_refused(name, paths, tmp_path):
         engines.load_engine(name, damaged)
 
 
-@pytest.mark.parametrize("name", formats.WRITERS)
+@pytest.mark.parametrize("name", export_formats.WRITERS)
 def test_a_model_that_resizes_is_exported_as_it_predicts(name, tmp_path):
     """Keras' own export has batch normalisation train after a layer `Resizing`."""
     model = models.build_classifier((16, 16, 1), 3, "ResNet8", im_size=24, hidden=8)
     crops = np.random.default_rng(0).poisson(100, (9, 16, 16, 1)).astype(np.uint16)
     (tmp_path / "saved_model").mkdir()
-    formats.WRITERS[name](model, tmp_path / engines.EXPORT_FILES[name], METADATA)
+    export_formats.WRITERS[name](model, tmp_path / engines.EXPORT_FILES[name], METADATA)
     found = engines.load_engine(name, tmp_path / engines.EXPORT_FILES[name])(crops)
     np.testing.assert_allclose(found, model.predict(crops, verbose=0), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", formats.WRITERS)
+@pytest.mark.parametrize("name", export_formats.WRITERS)
 def test_metadata_come_back_from_every_format(name, paths):
     assert engines.read_metadata(name, paths[name]) == METADATA
 
 
-@pytest.mark.parametrize("name", formats.WRITERS)
+@pytest.mark.parametrize("name", export_formats.WRITERS)
 def test_files_without_metadata_are_refused(name, tmp_path):
     (tmp_path / "other.onnx").write_bytes(b"")
     with pytest.raises(InputError, match=f"--format {name}"):

@@ -10,7 +10,7 @@ from drawn import write_drawn_set
 from drawn_runs import THRESHOLDS
 
 import resnet_zclass as rz
-from resnet_zclass import engines, export, formats
+from resnet_zclass import engines, export, export_formats
 from resnet_zclass.backend import keras
 from resnet_zclass.runs import read_run
 
@@ -36,7 +36,7 @@ def run_path(drawn_run, tmp_path):
 def exported(drawn_run, tmp_path_factory):
     """A copy of the trained run with its exports."""
     path = shutil.copytree(drawn_run, tmp_path_factory.mktemp("exported") / "beads")
-    for name in formats.WRITERS:
+    for name in export_formats.WRITERS:
         assert run_export("--load_logs_path", path, "--format", name) == 0
     return path
 
@@ -46,7 +46,7 @@ def test_exports_lie_in_the_run_and_nothing_else_does(exported):
     assert {path.name for path in (exported / "export").iterdir()} == files
 
 
-@pytest.mark.parametrize("name", formats.WRITERS)
+@pytest.mark.parametrize("name", export_formats.WRITERS)
 def test_an_export_predicts_what_the_run_does_on_images_it_has_not_seen(name, exported, tmp_path):
     data = rz.loader.read_dataset(write_drawn_set(tmp_path / "set", seed=7))
     expected = read_run(exported).load_model().predict(data.crops.astype(np.float32), verbose=0)
@@ -54,7 +54,7 @@ def test_an_export_predicts_what_the_run_does_on_images_it_has_not_seen(name, ex
     np.testing.assert_allclose(engine(data.crops), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", formats.WRITERS)
+@pytest.mark.parametrize("name", export_formats.WRITERS)
 def test_an_export_says_what_it_is(name, exported):
     facts = engines.read_metadata(name, exported / "export" / engines.EXPORT_FILES[name])
     assert facts["class_names"] == ["00", "01", "02"]
@@ -68,7 +68,7 @@ def test_an_export_says_what_it_is(name, exported):
 
 def test_the_table_of_exports_holds_what_was_measured(exported):
     table = engines.read_exports(exported)
-    assert set(table) == set(formats.WRITERS)
+    assert set(table) == set(export_formats.WRITERS)
     for name, entry in table.items():
         assert entry["file"] == engines.EXPORT_FILES[name]
         assert 0 <= entry["max_difference"] <= 1e-4
@@ -103,7 +103,7 @@ def write_perturbed(write):
 
 @pytest.mark.parametrize("name", ["onnx", "openvino", "tf_saved_model"])
 def test_an_export_that_differs_fails_and_leaves_nothing(name, run_path, monkeypatch, capsys):
-    monkeypatch.setitem(formats.WRITERS, name, write_perturbed(formats.WRITERS[name]))
+    monkeypatch.setitem(export_formats.WRITERS, name, write_perturbed(export_formats.WRITERS[name]))
     before = sorted(run_path.rglob("*"))
     assert run_export("--load_logs_path", run_path, "--format", name) == 2
     assert f"{name} differs from Keras by 0." in error_of(capsys)
@@ -116,7 +116,7 @@ def test_an_export_that_differs_leaves_the_one_before_as_it_was(run_path, monkey
     before = {path: path.read_bytes() for path in (run_path / "export").iterdir()}
     assert run_export(*words) == 2
     assert "--overwrite" in error_of(capsys)
-    monkeypatch.setitem(formats.WRITERS, "onnx", write_perturbed(formats.WRITERS["onnx"]))
+    monkeypatch.setitem(export_formats.WRITERS, "onnx", write_perturbed(export_formats.WRITERS["onnx"]))
     assert run_export(*words, "--overwrite") == 2
     assert {path: path.read_bytes() for path in (run_path / "export").iterdir()} == before
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from resnet_zclass.array_order import Branch, Leaf, Slot, leaves_of, order_arrays
+from resnet_zclass.array_matching import Branch, Leaf, Slot, leaves_of, order_arrays
 from resnet_zclass.errors import InputError
 from resnet_zclass.keras_h5 import StoredArray
 
