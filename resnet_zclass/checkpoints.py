@@ -2,12 +2,10 @@
 
 import collections
 import dataclasses
-import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -18,8 +16,8 @@ from resnet_zclass.backend import keras
 from resnet_zclass.errors import InputError
 from resnet_zclass.keras_h5 import StoredArray, read_keras_h5
 from resnet_zclass.models import load_model
-from resnet_zclass.old_configs import check_meaning, find_template, layers_of
-from resnet_zclass.rebuild import build_model, fill_model, match_groups, tree_of, variables_of
+from resnet_zclass.old_configs import Config, check_meaning, find_template, layers_of
+from resnet_zclass.rebuild import build_model, digest_weights, fill_model, match_groups, tree_of, variables_of
 from resnet_zclass.resnet_names import OLD_EPSILON, is_old_resnet, modern_name, modernise_names
 from resnet_zclass.stripping import strip_model
 from resnet_zclass.tf_checkpoints import find_checkpoint, match_checkpoint, read_checkpoint
@@ -27,7 +25,6 @@ from resnet_zclass.tf_checkpoints import find_checkpoint, match_checkpoint, read
 WEIGHTS_SUFFIX = ".weights.h5"
 H5_SUFFIXES = (".h5", ".hdf5")
 
-Config = dict[str, Any]
 Architecture = tuple[keras.Model, Config]
 
 
@@ -127,7 +124,9 @@ def _open_weights(path: Path, architecture: Architecture | None, modern_names: b
 
 def _check_all_used(stored: Sequence[np.ndarray], arrays: Sequence[StoredArray]) -> None:
     """Raises `InputError` unless a file's arrays are just those of the model, told by their values."""
-    if collections.Counter(map(_digest, stored)) != collections.Counter(_digest(a.values) for a in arrays):
+    if collections.Counter(map(digest_weights, stored)) != collections.Counter(
+        digest_weights(a.values) for a in arrays
+    ):
         raise InputError(f"its {len(stored)} arrays are not just the {len(arrays)} of the model.")
 
 
@@ -307,9 +306,3 @@ def read_today(path: str | Path) -> dict[str, np.ndarray]:
     except Exception as error:  # h5py raises what it likes where a file is damaged
         raise InputError(f"{path} is not a readable HDF5 file ({error}); copy it anew.") from error
     return arrays
-
-
-def _digest(values: np.ndarray) -> bytes:
-    return hashlib.sha256(
-        f"{values.dtype.str}{values.shape}".encode() + np.ascontiguousarray(values).tobytes()
-    ).digest()

@@ -145,12 +145,12 @@ def check_meaning(model: Config, keras_version: str) -> None:
             )
 
 
-def modernise(model: Config, defaults_of: Callable[[str], Mapping[str, Any] | None]) -> Config:
+def modernise(model: Config, settings_of: Callable[[str], Mapping[str, Any] | None]) -> Config:
     """A configuration of Keras 2 in today's form.
 
     Args:
         model: `class_name` and `config` of a Functional or Sequential model, which may hold others.
-        defaults_of: For the name of a layer class, the settings it takes today (a mapping whose keys are their
+        settings_of: For the name of a layer class, the settings it takes today (a mapping whose keys are their
             names); None if there is no such layer.
 
     Returns:
@@ -162,7 +162,7 @@ def modernise(model: Config, defaults_of: Callable[[str], Mapping[str, Any] | No
     name = model["class_name"]
     if name not in NETWORKS:
         raise InputError(f"its model is of the class {name}; only Functional and Sequential ones can be rebuilt.")
-    layers = [_modernise_layer(layer, defaults_of) for layer in layers_of(model)]
+    layers = [_modernise_layer(layer, settings_of) for layer in layers_of(model)]
     if NETWORKS[name] == "Sequential":
         content = model["config"] if isinstance(model["config"], dict) else {}
         return {"class_name": "Sequential", "config": _sequential(content.get("name", "sequential"), layers, model)}
@@ -174,11 +174,11 @@ def modernise(model: Config, defaults_of: Callable[[str], Mapping[str, Any] | No
         raise InputError(f"its configuration does not say how the layers are connected ({error!r}).") from error
 
 
-def _modernise_layer(layer: Config, defaults_of: Callable[[str], Mapping[str, Any] | None]) -> Config:
+def _modernise_layer(layer: Config, settings_of: Callable[[str], Mapping[str, Any] | None]) -> Config:
     name = layer["class_name"]
     wiring = {key: layer[key] for key in ("name", "inbound_nodes") if key in layer}
     if name in NETWORKS:
-        return modernise(layer, defaults_of) | {"name": layer["config"].get("name")} | wiring
+        return modernise(layer, settings_of) | wiring
     config = dict(layer["config"])
     label = f"layer {config.get('name', layer.get('name'))}"
     if not isinstance(config.get("name"), str):
@@ -187,9 +187,9 @@ def _modernise_layer(layer: Config, defaults_of: Callable[[str], Mapping[str, An
         raise InputError(
             f"{label} is a Lambda: it holds code of an old Python, which is not run. Build the model anew."
         )
-    if defaults_of(name) is None:
+    if settings_of(name) is None:
         name = re.sub(r"V[12]$", "", name)
-    known = defaults_of(name)
+    known = settings_of(name)
     if known is None:
         raise InputError(f"{label} is of the class {name}, which today's Keras does not have.")
     if CHANGED_ACTIVATION in (config.get("activation"), config.get("recurrent_activation")):
@@ -197,7 +197,7 @@ def _modernise_layer(layer: Config, defaults_of: Callable[[str], Mapping[str, An
     if name == "InputLayer" and "batch_input_shape" in config:
         config["batch_shape"] = config["batch_input_shape"]
     config = {
-        RENAMED.get((name, key), key): _modernise_setting(key, value, defaults_of)
+        RENAMED.get((name, key), key): _modernise_setting(key, value, settings_of)
         for key, value in config.items()
         if key not in FORGOTTEN and not _is_of_training(key, value)
     }
@@ -209,11 +209,11 @@ def _modernise_layer(layer: Config, defaults_of: Callable[[str], Mapping[str, An
     return {"class_name": name, "config": config} | wiring
 
 
-def _modernise_setting(key: str, value: Any, defaults_of: Callable[[str], Mapping[str, Any] | None]) -> Any:
+def _modernise_setting(key: str, value: Any, settings_of: Callable[[str], Mapping[str, Any] | None]) -> Any:
     if key in ("layer", "backward_layer", "cell") and isinstance(value, dict) and "class_name" in value:
-        return _modernise_inner(value, defaults_of)  # what a wrapper wraps
+        return _modernise_inner(value, settings_of)  # what a wrapper wraps
     if key == "cells" and isinstance(value, list):
-        return [_modernise_inner(cell, defaults_of) for cell in value]
+        return [_modernise_inner(cell, settings_of) for cell in value]
     if key == "dtype" and isinstance(value, dict):  # a policy: of mixed precision, if it is one
         value = value.get("config", {}).get("name")
     if key == "dtype" and str(value).startswith("mixed_"):
@@ -223,9 +223,9 @@ def _modernise_setting(key: str, value: Any, defaults_of: Callable[[str], Mappin
     return value
 
 
-def _modernise_inner(layer: Config, defaults_of: Callable[[str], Mapping[str, Any] | None]) -> Config:
+def _modernise_inner(layer: Config, settings_of: Callable[[str], Mapping[str, Any] | None]) -> Config:
     """A layer or model inside a layer, as today's Keras serializes it."""
-    modern = _modernise_layer(layer, defaults_of)
+    modern = _modernise_layer(layer, settings_of)
     module = {"Functional": "keras.src.models.functional", "Sequential": "keras"}.get(
         modern["class_name"], "keras.layers"
     )

@@ -15,9 +15,7 @@ from resnet_zclass.array_matching import Branch, Leaf, Slot, list_both_sides, or
 from resnet_zclass.backend import keras
 from resnet_zclass.errors import InputError
 from resnet_zclass.keras_h5 import StoredArray
-from resnet_zclass.old_configs import modernise, rename_layers, without_slashes
-
-Config = dict[str, Any]
+from resnet_zclass.old_configs import Config, modernise, rename_layers, without_slashes
 
 
 @functools.cache
@@ -187,10 +185,10 @@ def _split_by_flags(layer: keras.layers.Layer, config: Config) -> tuple[list, li
     return (trainable, fixed) if layer.trainable else ([], trainable + fixed)
 
 
-def digest_weights(arrays: Sequence[StoredArray]) -> str:
-    """sha256 of the values of arrays, with their types and shapes, in their order."""
+def digest_weights(*arrays: np.ndarray) -> str:
+    """sha256 of arrays, with their types and shapes, in their order."""
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(f"{array.values.dtype.str}{array.values.shape}".encode())
-        digest.update(np.ascontiguousarray(array.values).tobytes())
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -27,7 +27,8 @@ N_DRAWN = 8
 def main(options: SaveNonMultiGpuModelOptions) -> None:
     """Converts the checkpoint named by the options, or prints what it holds."""
     require(options, "weights_path")
-    rz.keras_h5.check_answers(options.weights_path)
+    for path in filter(None, (options.weights_path, options.architecture)):
+        rz.keras_h5.check_answers(path)
     if options.inspect:
         print("\n".join(rz.inspection.describe(options.weights_path)))
         return
@@ -115,7 +116,7 @@ def save_plain(plain: "Plain", save_path: str | Path, stored: tuple[list, list] 
                 f"{save_path}: weights differ by up to {max(differences):.3g}, predictions by up to {difference:.3g} "
                 f"(at most {TOLERANCE:g} is rounding); nothing was written."
             )
-    digest = rz.rebuild.digest_weights(plain.arrays)
+    digest = rz.rebuild.digest_weights(*(array.values for array in plain.arrays))
     batch = f"{len(images[0])} {'stored' if stored else 'random'} images"
     return (
         f"parity: {len(plain.arrays)} arrays, every one used once, sha256 {digest}; largest difference of weights "

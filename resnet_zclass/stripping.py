@@ -5,16 +5,16 @@ The optimizer goes when a model is loaded without being compiled.
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from resnet_zclass.backbones import flat_layers
 from resnet_zclass.backend import keras
 from resnet_zclass.errors import InputError
+from resnet_zclass.old_configs import Config
 from resnet_zclass.rebuild import variables_of
-
-Config = dict[str, Any]
 
 
 def strip_model(model: keras.Model) -> tuple[keras.Model, Config, list[str]]:
@@ -34,8 +34,8 @@ def strip_model(model: keras.Model) -> tuple[keras.Model, Config, list[str]]:
     >>> [layer.name.split("_")[0] for layer in plain.layers], len(taken)
     (['flatten'], 1)
     """
-    removed = [layer for layer in walk_layers(model) if is_augmentation(layer)]
-    mixed = {layer.dtype_policy.name for layer in walk_layers(model)} & {"mixed_float16", "mixed_bfloat16"}
+    removed = [layer for layer in flat_layers(model) if is_augmentation(layer)]
+    mixed = {layer.dtype_policy.name for layer in flat_layers(model)} & {"mixed_float16", "mixed_bfloat16"}
     notes = [f"the augmentation layer {layer.name} ({type(layer).__name__})" for layer in removed]
     notes += [f"the precision policy {name}; all is float32" for name in sorted(mixed)]
     if not isinstance(model, keras.Sequential) and type(model).__name__ != "Functional":
@@ -51,15 +51,6 @@ def strip_model(model: keras.Model) -> tuple[keras.Model, Config, list[str]]:
     for ours, theirs in zip(variables_of(plain, config), variables_of(model, config), strict=True):
         ours.assign(theirs)
     return plain, config, notes
-
-
-def walk_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """All layers of a model that are no models themselves, those of nested models in their place."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from walk_layers(layer)
-        else:
-            yield layer
 
 
 def is_augmentation(layer: keras.layers.Layer) -> bool:

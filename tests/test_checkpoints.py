@@ -32,7 +32,7 @@ def images(net, n=5):
     return np.random.default_rng(1).normal(size=(n, *input_shape(net)[1:])).astype(np.float32)
 
 
-def check(plain, net, values):
+def assert_is_net(plain, net, values):
     """Weights are those of the file to the last bit, predictions those of the net in NumPy."""
     for variable, array in zip(plain.variables, plain.arrays, strict=True):
         layer, name = variable.path.split("/")[-2:]
@@ -50,7 +50,7 @@ def test_multi_gpu_models_are_the_net_they_held(tmp_path, net, suffix, n_frozen)
     values = draw_values(net)
     frozen = [settings["name"] for _, settings, variables in net if variables][:n_frozen]
     plain = open_checkpoint(write_parallel(tmp_path / "a.hdf5", net, values, 4, frozen, suffix))
-    check(plain, net, values)
+    assert_is_net(plain, net, values)
     assert "of multi_gpu_model, 4 GPUs" in plain.notes and plain.model.name == "model_1"
 
 
@@ -60,7 +60,7 @@ def test_weights_alone_go_into_the_model_that_is_given(tmp_path, net):
     values = draw_values(net)
     path = write_parallel(tmp_path / "a.hdf5", net, values, frozen=("h1", "conv1"), suffix="_1", whole=False)
     (tmp_path / "model.json").write_text(json.dumps(functional_config(net)))
-    check(open_checkpoint(path, read_architecture(tmp_path / "model.json")), net, values)
+    assert_is_net(open_checkpoint(path, read_architecture(tmp_path / "model.json")), net, values)
     with pytest.raises(InputError, match="--architecture"):
         open_checkpoint(path)
 
@@ -68,7 +68,7 @@ def test_weights_alone_go_into_the_model_that_is_given(tmp_path, net):
 def test_flags_that_the_file_lacks_are_found_from_its_names(tmp_path):
     values = draw_values(ALIKE)
     path = write_parallel(tmp_path / "a.hdf5", ALIKE, values, frozen=("h0", "h2"), flags=False)
-    check(open_checkpoint(path), ALIKE, values)
+    assert_is_net(open_checkpoint(path), ALIKE, values)
 
 
 def test_arrays_of_one_shape_without_their_names_are_refused(tmp_path):
@@ -102,7 +102,7 @@ def single(net, values):
 def test_single_device_files_that_todays_keras_refuses(tmp_path, config):
     values = draw_values(CONVOLUTIONAL)
     path = write_h5(tmp_path / "a.h5", single(CONVOLUTIONAL, values), config(CONVOLUTIONAL))
-    check(open_checkpoint(path), CONVOLUTIONAL, values)
+    assert_is_net(open_checkpoint(path), CONVOLUTIONAL, values)
     other = tuple((c, s | {"name": s["name"].replace("dense_", "dense_1")}, v) for c, s, v in CONVOLUTIONAL)
     (tmp_path / "other.json").write_text(json.dumps(config(other)))
     weights = write_h5(tmp_path / "w.h5", single(CONVOLUTIONAL, values))
@@ -220,7 +220,7 @@ def test_checkpoints_that_tf_keras_wrote(tmp_path):
     tf.train.Checkpoint(model=root).write(str(tmp_path / "ckpt"))
     (tmp_path / "model.json").write_text(json.dumps(functional_config(CONVOLUTIONAL)))
     plain = open_checkpoint(tmp_path / "ckpt", read_architecture(tmp_path / "model.json"))
-    check(plain, CONVOLUTIONAL, values)
+    assert_is_net(plain, CONVOLUTIONAL, values)
     short = tuple(CONVOLUTIONAL[:-1])
     (tmp_path / "model.json").write_text(json.dumps(functional_config(short)))
     with pytest.raises(InputError, match="do not fit"):

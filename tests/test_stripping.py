@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from resnet_zclass.backbones import flat_layers
 from resnet_zclass.backend import keras
 from resnet_zclass.errors import InputError
-from resnet_zclass.stripping import strip_model, walk_layers
+from resnet_zclass.stripping import strip_model
 
 
 @pytest.fixture
@@ -28,10 +29,10 @@ def functional(precision="float32"):
 def test_functional_and_nested_models(images, precision):
     model = functional(precision)
     plain, _, taken = strip_model(model)
-    kinds = {type(layer).__name__ for layer in walk_layers(plain)}
+    kinds = {type(layer).__name__ for layer in flat_layers(plain)}
     assert not {kind for kind in kinds if kind.startswith("Random")} and "Conv2D" in kinds
     assert len(taken) == 3 + (precision != "float32")
-    assert {layer.compute_dtype for layer in walk_layers(plain)} == {"float32"}
+    assert {layer.compute_dtype for layer in flat_layers(plain)} == {"float32"}
     tolerance = 1e-6 if precision == "float32" else 5e-3
     np.testing.assert_allclose(plain.predict_on_batch(images), model.predict_on_batch(images), atol=tolerance)
     for ours, theirs in zip(plain.get_weights(), model.get_weights(), strict=True):
