@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from resnet_zclass.augment import build_augment
 from resnet_zclass.batches import ordered_batches, training_batches
@@ -14,7 +15,7 @@ def take(data, n):
 def test_an_epoch_holds_every_crop_once_and_the_next_is_in_another_order():
     data, steps = training_batches(CROPS, TARGETS, batch_size=5, seed=0)
     batches = take(data, 2 * steps)
-    assert [len(x) for x, _ in batches[:steps]] == [5, 5, 5, 5, 3]
+    assert [len(x) for x, _ in batches[:steps]] == [4, 5, 4, 5, 5]
     first, second = (np.concatenate([y for _, y in batches[i : i + steps]]).ravel() for i in (0, steps))
     assert sorted(first) == sorted(second) == list(range(23))
     assert first.tolist() != second.tolist()
@@ -67,8 +68,39 @@ def test_mixed_images_come_with_mixed_targets_and_their_weights():
 
     data, steps = training_batches(crops, targets, 3, seed=1, mix=mix, weigh=lambda t: t @ np.arange(8.0))
     batches = list(data.take(steps).as_numpy_iterator())
-    assert [len(weights) for *_, weights in batches] == [3, 3, 2]
+    assert [len(weights) for *_, weights in batches] == [2, 3, 3]
     for batch, target, weights in batches:
         np.testing.assert_allclose(target @ np.arange(8.0), batch.ravel(), rtol=1e-6)
         np.testing.assert_allclose(weights, batch.ravel(), rtol=1e-6)
     assert any((target == 0.5).any() for _, target, _ in batches)
+
+
+@pytest.mark.parametrize("n_replicas", [2, 3, 8])
+@pytest.mark.parametrize("batch_size", [9, 150])
+def test_replicas_together_see_what_one_device_sees(n_replicas, batch_size):
+    crops = np.random.default_rng(0).integers(0, 4000, (301, 8, 8, 1)).astype("uint16")
+    targets = np.arange(301, dtype="float32")[:, None]
+    settings = (crops, targets, batch_size, 7, build_augment(flip=True, shift_px=2, thin=0.5))
+    one, steps = training_batches(*settings)
+    wanted = take(one, 2 * steps)
+    apart = [
+        take(training_batches(*settings, replicas=range(r, r + 1), n_replicas=n_replicas)[0], 2 * steps)
+        for r in range(n_replicas)
+    ]
+    in_turn = take(
+        training_batches(*settings, replicas=range(n_replicas), n_replicas=n_replicas)[0], 2 * steps * n_replicas
+    )
+    for step, (x, y) in enumerate(wanted):
+        shares = [of_replica[step] for of_replica in apart]
+        assert max(len(part) for part, _ in shares) - min(len(part) for part, _ in shares) <= 1
+        for own in (shares, in_turn[step * n_replicas : (step + 1) * n_replicas]):
+            np.testing.assert_array_equal(np.concatenate([part for part, _ in own]), x)
+            np.testing.assert_array_equal(np.concatenate([part for _, part in own]), y)
+
+
+def test_batches_can_begin_with_a_later_epoch():
+    data, steps = training_batches(CROPS, TARGETS, 5, seed=1)
+    later, _ = training_batches(CROPS, TARGETS, 5, seed=1, first_epoch=2)
+    for (x, y), (x_later, y_later) in zip(take(data, 3 * steps)[2 * steps :], take(later, steps), strict=True):
+        np.testing.assert_array_equal(x, x_later)
+        np.testing.assert_array_equal(y, y_later)
