@@ -71,7 +71,7 @@ def fit_round_2(data_path: Path) -> None:
     data = rz.loader.read_dataset(data_path)
     model, train = build(), data.indices("train")
     targets = rz.metrics.one_hot(data.labels, N_CLASSES)
-    batches, _ = rz.batches.training_batches(
+    batches = rz.batches.training_batches(
         rz.pack.Subset(data.crops, train), targets[train], BATCH_SIZE, 0, rz.augment.build_augment(flip=True)
     )
     model.compile("rmsprop", "categorical_crossentropy", jit_compile=False)

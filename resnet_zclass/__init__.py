@@ -36,8 +36,10 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "checkpoints",
         "chunks",
         "classifier",
+        "cluster",
         "command",
         "crops",
+        "distribute",
         "engines",
         "errors",
         "evaluate",
@@ -96,5 +98,6 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "train",
         "tree",
         "warp",
+        "workers",
     ],
 )

@@ -39,9 +39,14 @@ with _later_interrupt(), silent_stderr():
 
 tf.get_logger().setLevel("ERROR")  # its warnings speak of retracing, which a new model per fold does on purpose
 
-__all__ = ["has_gpu", "keras", "tf"]
+__all__ = ["count_gpus", "has_gpu", "keras", "tf"]
+
+
+def count_gpus() -> int:
+    """GPUs that TensorFlow sees."""
+    return len(tf.config.list_physical_devices("GPU"))
 
 
 def has_gpu() -> bool:
     """Whether TensorFlow sees a GPU."""
-    return bool(tf.config.list_physical_devices("GPU"))
+    return count_gpus() > 0

@@ -22,7 +22,7 @@ def training_batches(
     replicas: range = range(1),
     n_replicas: int = 1,
     first_epoch: int = 0,
-) -> tuple["tf.data.Dataset", int]:
+) -> "tf.data.Dataset":
     """Endless shuffled batches; what comes at a step depends on the seed and the step alone.
 
     The crops of an epoch are dealt out evenly: its batches differ by one crop at most, so that none is too small for
@@ -42,10 +42,9 @@ def training_batches(
         first_epoch: Epoch that the batches begin with.
 
     Returns:
-        Dataset of `(crops, targets)`, or `(crops, targets, weights)` with `weigh`, one element per step and replica,
-        and the number of steps per epoch, which `fit` wants as `steps_per_epoch`.
+        Dataset of `(crops, targets)`, or `(crops, targets, weights)` with `weigh`, one element per step and replica.
     """
-    n, steps = len(crops), -(-len(crops) // batch_size)
+    n, steps = len(crops), count_steps(len(crops), batch_size)
 
     @functools.lru_cache(maxsize=2)  # the order changes once per epoch; steps are fetched in parallel
     def epoch_order(epoch: int) -> np.ndarray:
@@ -80,7 +79,16 @@ def training_batches(
         deterministic=True,
     )
     data = data.flat_map(_deal_out) if len(replicas) > 1 else data.map(_take_own)
-    return data.prefetch(tf.data.AUTOTUNE), steps
+    return data.prefetch(tf.data.AUTOTUNE)
+
+
+def count_steps(n: int, batch_size: int) -> int:
+    """Batches of an epoch of `n` crops.
+
+    >>> count_steps(23, batch_size=5)
+    5
+    """
+    return -(-n // batch_size)
 
 
 def share(n: int, part: int, parts: int) -> tuple[int, int]:
@@ -98,8 +106,12 @@ def ordered_batches(
     batch_size: int,
     augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
     seed: int = 0,
+    part: int = 0,
+    parts: int = 1,
 ) -> "tf.data.Dataset":
     """Batches in the order of the crops, once; the last one holds the remainder. Arguments as in `training_batches`.
+
+    Of several processes, number `part` of `parts` gets its share of these batches.
 
     >>> data = ordered_batches(np.zeros((5, 4, 4, 1), "uint16"), np.arange(5), batch_size=2)
     >>> [y.tolist() for x, y in data.as_numpy_iterator()]
@@ -113,7 +125,8 @@ def ordered_batches(
             batch = augment(batch, np.random.default_rng([seed, int(start)]))
         return batch, targets[chosen]
 
-    data = tf.data.Dataset.range(0, len(crops), batch_size)
+    first, end = share(count_steps(len(crops), batch_size), part, parts)
+    data = tf.data.Dataset.range(first * batch_size, min(end * batch_size, len(crops)), batch_size)
     data = data.map(_as_graph(fetch, crops, targets), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return data.prefetch(tf.data.AUTOTUNE)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_zclass import metrics
-from resnet_zclass.backend import keras, tf
+from resnet_zclass import distribute, metrics
+from resnet_zclass.backend import keras
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_file
 from resnet_zclass.live import LiveCurves
@@ -59,27 +59,35 @@ def check_monitor(monitor: str, has_validation: bool, several: bool = False) -> 
         raise InputError(f"--monitor {monitor} says little of images with several labels; watch val_macro_f1.")
 
 
+class AgreedStatistics(keras.callbacks.Callback):
+    """Gives all devices the same statistics of BatchNormalization before the model is validated and saved."""
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Averages them."""
+        distribute.average_statistics(self.model)
+
+
 class ValidationScores(keras.callbacks.Callback):
     """Predicts the validation set once an epoch and tells all later callbacks its scores.
 
     Puts `val_loss`, `val_accuracy`, `val_macro_f1`, and where images have several labels `val_samples_f1` and
     `val_micro_f1` (labels: probabilities of 0.5 and more) into the `logs` of the epoch. Keras hands one and the same
-    dict to its callbacks in their order, so this one comes first; `fit` gets no validation data.
+    dict to its callbacks in their order, so this one comes before those that read it; `fit` gets no validation data.
 
     The loss is that of the probabilities, as in `metrics.json`, which Keras cuts at 1e-7. Its own `evaluate` looks
     behind a last softmax or sigmoid at the logits, and is higher where what is right has a probability below that.
 
     Args:
-        inputs: Validation inputs, array `(N, ...)`, or a `tf.data.Dataset` of batches `(inputs, targets)` in order.
+        inputs: Validation inputs, array `(N, ...)`, or anything indexed like it.
         targets: float array `(N, K)`.
         loss: Keras loss, or a function of targets and probabilities; returns the mean or a value per image.
         several: Whether an image can have several labels.
-        batch_size: Inputs per step, if `inputs` is an array.
+        batch_size: Inputs per step.
     """
 
     def __init__(
         self,
-        inputs: "np.ndarray | tf.data.Dataset",
+        inputs: np.ndarray,
         targets: np.ndarray,
         loss: Callable,
         several: bool = False,
@@ -87,17 +95,16 @@ class ValidationScores(keras.callbacks.Callback):
     ):
         super().__init__()
         self._inputs, self._targets = inputs, np.asarray(targets, np.float32)
-        self._loss, self._several = loss, several
-        self._batch_size = None if isinstance(inputs, tf.data.Dataset) else batch_size
+        if len(inputs) != len(targets):
+            raise ValueError(f"inputs and targets must be of one length. Received: {len(inputs)} and {len(targets)}.")
+        self._loss, self._several, self._batch_size = loss, several, batch_size
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Predicts and scores."""
-        probabilities = self.model.predict(self._inputs, batch_size=self._batch_size, verbose=0)
-        if len(probabilities) != len(self._targets):
-            raise ValueError(
-                f"inputs and targets must be of one length. Received: {len(probabilities)} and {len(self._targets)}."
-            )
-        logs["val_loss"] = float(keras.ops.mean(self._loss(self._targets, probabilities)))
+        probabilities = distribute.predict(self.model, self._inputs, self._batch_size)
+        # Called as a whole, a Keras loss would divide by the number of devices.
+        loss = self._loss.call if isinstance(self._loss, keras.losses.Loss) else self._loss
+        logs["val_loss"] = float(keras.ops.mean(loss(self._targets, probabilities)))
         if self._several:
             scores = metrics.multi_label_metrics(self._targets, probabilities, thresholds=0.5)
             names = ("accuracy", "macro_f1", "samples_f1", "micro_f1")
@@ -165,6 +172,7 @@ def build_callbacks(
     else:
         rate = keras.callbacks.LearningRateScheduler(lambda epoch, _: rates(epoch))
     return [
+        AgreedStatistics(),
         *([validation] if validation else []),
         BestCheckpoint(model_to_save, folder / CHECKPOINT_FILE, monitor),
         rate,

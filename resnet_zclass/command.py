@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from resnet_zclass.errors import InputError
+from resnet_zclass.errors import InputError, LostWorkerError
 from resnet_zclass.opts import parse_options
 
 
@@ -16,7 +16,7 @@ def command(name: str) -> Callable[[Callable[[Any], None]], Callable[..., int]]:
     """Turns a function of one options object into a command's `main(argv=None)`, which returns the exit code.
 
     The code is 0 when done, 2 after bad usage or bad input (one line `error: ...` on stderr; the traceback too
-    with `--debug`), 130 when interrupted, 1 after an error that nobody foresaw.
+    with `--debug`), 130 when interrupted, 1 after an error that nobody foresaw or when another worker is gone.
     """
 
     def wrap(body: Callable[[Any], None]) -> Callable[..., int]:
@@ -48,6 +48,8 @@ def _judge(error: BaseException) -> tuple[int, str]:
         return 130, f"interrupted{words and '; '}{words}"
     if isinstance(error, InputError):
         return 2, f"error: {words}"
+    if isinstance(error, LostWorkerError):
+        return 1, f"error: {words}"
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return 2, "error: there is not enough memory; lower --batch_size, --im_size or --crop_px."
     if isinstance(error, OSError) and error.strerror:

@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     `main()` of every command prints it as `error: ...` and exits 2. Python callers catch it as a `ValueError`.
     """
+
+
+class LostWorkerError(RuntimeError):
+    """Another worker of a training on several machines is gone; the run can go on with `--resume`."""

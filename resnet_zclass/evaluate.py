@@ -89,7 +89,8 @@ def main(options: EvaluateOptions) -> None:
         data, trained_on = run.read_set(data_path, options.label_table), _read_for_baseline(run)
         other = data_path.resolve()
         folder_name = name_evaluation(options.split, "_".join(other.parts[-2 if other.name in SPLITS else -1 :]))
-    evaluate_run(run, data, options.split, trained_on, options.batch_size, folder_name)
+    with rz.distribute.use_devices(options.multiGPU, options.gpus):
+        evaluate_run(run, data, options.split, trained_on, options.batch_size, folder_name)
 
 
 def _read_for_baseline(run: Run) -> Dataset | None:

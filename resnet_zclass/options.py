@@ -245,6 +245,20 @@ class TrainOptions:
     """Seed of weights, order and augmentation."""
     deterministic: bool = False
     """Use only deterministic operations."""
+    multiGPU: bool = False  # noqa: N815 - the name it has always had
+    """Share every batch among all GPUs of this machine; without it one is used."""
+    gpus: int | None = None
+    """With --multiGPU: how many GPUs; on several machines: how many of each. Default all."""
+    workers: int = 1
+    """Train with this many processes on this machine, to try out what several machines do. Those are named by the
+    environment: TF_CONFIG, a step of Slurm's srun, or WORKER_HOSTS."""
+    join_timeout_s: float = 600
+    """How long, in seconds, to wait for other machines before giving up."""
+    sync_batch_norm: bool = False
+    """Several devices: batch normalisation over the whole batch, rather than over each device's share."""
+    base_batch_size: int | None = None
+    """Batch size that the learning rates are meant for; they are scaled by --batch_size over it. Default: they are
+    taken as given."""
     folds: int = 0
     """Cross-validation: train and test this many times, each on another share of the groups; 0: off."""
     keep_val: bool = False
@@ -271,6 +285,10 @@ class EvaluateOptions:
     """Split to evaluate."""
     batch_size: int = 64
     """Crops per step."""
+    multiGPU: bool = False  # noqa: N815 - the name it has always had
+    """Share every batch among all GPUs of this machine; without it one is used."""
+    gpus: int | None = None
+    """With --multiGPU: how many GPUs. Default all."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -149,8 +149,8 @@ def _check_outputs(inputs: Sequence[str], csv_path: str, npy_path: str, overwrit
 
 def predict_probabilities(model: "keras.Model", crops: np.ndarray, batch_size: int = 64) -> np.ndarray:
     """Probabilities `(N, K)`, float32, of raw crops `(N, H, W, C)`, in their order."""
-    data = rz.batches.ordered_batches(crops, np.zeros(len(crops), np.int32), batch_size)
-    return model.predict(data, verbose="auto" if sys.stdout.isatty() and len(crops) > 5000 else 0)
+    verbose = "auto" if sys.stdout.isatty() and len(crops) > 5000 else 0
+    return rz.distribute.predict(model, crops, batch_size, verbose=verbose)
 
 
 def build_table(

@@ -123,6 +123,7 @@ def prepare(
     augment = build_augment(**strengths | {"camera_offset": pixels.offset})
     augment(data.crops[train[:1]], np.random.default_rng(0))  # says now what does not suit these crops
     drawn, class_weights = balance_classes(data, seed, **balance)
+    rz.distribute.check_batches(len(drawn), record.batch_size)
     model = build(data, pixels)
     if keep_head(model, weights, data, record) and head_epochs is None:
         rounds = [round_ for round_ in rounds if round_.folder != ROUND_FOLDERS[0]] or rounds

@@ -1,14 +1,16 @@
 """Rounds, one `fit` each: round 1 trains the head on stored features, round 2 the backbone too."""
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from resnet_zclass import distribute
 from resnet_zclass.backend import has_gpu, keras
-from resnet_zclass.batches import ordered_batches, training_batches
+from resnet_zclass.batches import count_steps, training_batches
 from resnet_zclass.callbacks import ValidationScores
 from resnet_zclass.errors import InputError
 from resnet_zclass.losses import build_loss
@@ -84,16 +86,11 @@ def compute_features(
     Returns:
         Features `(views * N, F)`, their targets, and the validation pair `(features, targets)` or None.
     """
-    extractor = feature_extractor(model)
-
-    def extract(crops, augment=None, seed=0) -> np.ndarray:
-        unused = np.zeros(len(crops), np.int32)
-        data = ordered_batches(crops, unused, fit["batch_size"], augment, seed)
-        return extractor.predict(data, verbose=_verbosity())
-
+    extract = functools.partial(distribute.predict, feature_extractor(model), verbose=_verbosity())
+    batch_size, seed = fit["batch_size"], 1000 * (fit["seed"] + 1)
     print(f"round 1: features of {views} views of {len(crops)} crops")
-    features = [extract(crops, augment, seed=1000 * (fit["seed"] + 1) + view) for view in range(views)]
-    val_features = (extract(val_set[0]), val_set[1]) if val_set else None
+    features = [extract(crops, batch_size, augment, seed + view) for view in range(views)]
+    val_features = (extract(val_set[0], batch_size), val_set[1]) if val_set else None
     return np.concatenate(features), np.tile(targets, (views, 1)), val_features
 
 
@@ -119,8 +116,8 @@ def fit_round(
         val_set: Validation inputs and targets.
         round_: What to do.
         build_callbacks: Called with `monitor, patience, rates, floor, validation`.
-        fit: `batch_size, optimizer, loss, focal_gamma, patience, monitor, seed` of every round, and the `schedule` of
-            its learning rate with `lr_decay, cycle_epochs, min_learning_rate, warmup_epochs`.
+        fit: `batch_size, sync_batch_norm, optimizer, loss, focal_gamma, patience, monitor, seed` of every round, and
+            the `schedule` of its learning rate with `lr_decay, cycle_epochs, min_learning_rate, warmup_epochs`.
         several: Whether images have several labels.
         augment: Applied to every training batch, if given.
         mix: Applied to batch and targets then.
@@ -128,7 +125,7 @@ def fit_round(
     """
     loss = build_loss(fit["loss"], several, fit["focal_gamma"])
     # A shell around the same layers is compiled, so that the model itself is saved without loss and optimizer.
-    fitted = keras.Model(model.inputs, model.outputs)
+    fitted = distribute.build_fitted(model.inputs, model.outputs, fit["sync_batch_norm"])
     f1 = keras.metrics.F1Score(average="micro", threshold=0.5, name="micro_f1")
     fitted.compile(
         optimizer=build_optimizer(fit["optimizer"], round_.learning_rate),
@@ -136,11 +133,10 @@ def fit_round(
         metrics=[f1] if several else ["accuracy"],
         jit_compile="auto" if has_gpu() else False,  # on CPUs XLA's convolutions are the slower ones
     )
-    batches, steps = training_batches(inputs, targets, fit["batch_size"], fit["seed"], augment, mix, weigh)
+    settings = (inputs, targets, fit["batch_size"], fit["seed"], augment, mix, weigh)
     validation = None
     if val_set:
-        val_batches = ordered_batches(*val_set, fit["batch_size"])
-        validation = ValidationScores(val_batches, val_set[1], loss, several, fit["batch_size"])
+        validation = ValidationScores(*val_set, loss, several, fit["batch_size"])
     callbacks = build_callbacks(
         monitor=fit["monitor"],
         patience=fit["patience"],
@@ -149,8 +145,8 @@ def fit_round(
         validation=validation,
     )
     fitted.fit(
-        batches,
-        steps_per_epoch=steps,
+        distribute.deal_out(functools.partial(training_batches, *settings)),
+        steps_per_epoch=count_steps(len(inputs), fit["batch_size"]),
         epochs=round_.epochs,
         callbacks=callbacks,
         shuffle=False,  # the batches come shuffled

@@ -38,6 +38,7 @@ from resnet_zclass.runs import (
     write_classes,
 )
 from resnet_zclass.simulate import simulate_demo
+from resnet_zclass.workers import launch_workers, list_facts, take_part
 
 if TYPE_CHECKING:
     import keras
@@ -51,7 +52,7 @@ MODEL_OPTIONS = (
 )  # fmt: skip
 FIT_OPTIONS = (
     "batch_size", "optimizer", "loss", "focal_gamma", "schedule", "lr_decay", "cycle_epochs", "min_learning_rate",
-    "warmup_epochs", "patience", "monitor", "seed"
+    "warmup_epochs", "patience", "monitor", "seed", "sync_batch_norm"
 )  # fmt: skip
 
 
@@ -71,9 +72,12 @@ def main(options: TrainOptions) -> None:
         data = recognise(before, data)
         if options.folds:
             print(f"warning: folds test on images that {before} may have been trained on; results flatter.")
+    if options.workers > 1:
+        launch_workers(options)
+        return
     train = functools.partial(
         train_run,
-        rounds=rz.rounds.plan_rounds(**pick(options, *ROUND_OPTIONS)),
+        rounds=rz.rounds.plan_rounds(**pick(scale_rates(options), *ROUND_OPTIONS)),
         build=functools.partial(build_for, **pick(options, *MODEL_OPTIONS)),
         weights=options.weights,
         strengths=pick(options, *STRENGTHS),
@@ -83,14 +87,40 @@ def main(options: TrainOptions) -> None:
         record=dataclasses.replace(options, run_name=run_path.name, overwrite=False),
         **pick(options, "head_epochs", "soft_labels", "thresholds", "feature_views", "deterministic", "preview"),
     )
-    if options.folds and not options.preview:
-        cross_validate(data, run_path, train, options.folds, options.seed, options.val_fraction, options.keep_val)
-        return
-    if not len(data.indices("val")) and options.monitor.startswith("val_"):
-        data = hold_out_validation(data, options.val_fraction, options.seed)
-    train(data, run_path)
-    if options.evaluate and not options.preview:
-        evaluate_held_out(run_path, data)
+    facts = list_facts(options, data)
+    with take_part(run_path, facts, options.multiGPU, options.gpus, options.join_timeout_s) as folder:
+        if options.folds and not options.preview:
+            cross_validate(data, folder, train, options.folds, options.seed, options.val_fraction, options.keep_val)
+            return
+        if not len(data.indices("val")) and options.monitor.startswith("val_"):
+            data = hold_out_validation(data, options.val_fraction, options.seed)
+        train(data, folder)
+        if options.evaluate and not options.preview:
+            evaluate_held_out(folder, data)
+
+
+def scale_rates(options: TrainOptions) -> TrainOptions:
+    """The options with learning rates for their batch size, by the linear rule; says aloud what was changed.
+
+    Source: Goyal et al., Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour, arXiv:1706.02677, 2017.
+
+    >>> scale_rates(TrainOptions(batch_size=64, base_batch_size=16, learning_rate=0.001)).learning_rate
+    learning rates times 4, from batches of 16 to 64; --warmup_epochs 5 helps where that is much.
+    0.004
+    """
+    if options.base_batch_size is None or options.base_batch_size == options.batch_size:
+        return options
+    factor = options.batch_size / options.base_batch_size
+    print(
+        f"learning rates times {factor:g}, from batches of {options.base_batch_size} to {options.batch_size}; "
+        "--warmup_epochs 5 helps where that is much."
+    )
+    fine_tune = options.fine_tune_learning_rate
+    return dataclasses.replace(
+        options,
+        learning_rate=options.learning_rate * factor,
+        fine_tune_learning_rate=None if fine_tune is None else fine_tune * factor,
+    )
 
 
 def evaluate_held_out(run_path: Path, data: Dataset) -> None:

@@ -1,0 +1,355 @@
+"""One device, several of one machine, or those of several machines: the only file that knows `tf.distribute`.
+
+What builds, fits or runs a model stands inside `with use_devices(...)`. There the functions of this module ask
+TensorFlow for the strategy in force, so that nothing else need know of it; without one they are plain Keras.
+"""
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from resnet_zclass.backend import keras, tf
+from resnet_zclass.batches import count_steps, ordered_batches, share
+from resnet_zclass.cluster import Cluster
+from resnet_zclass.errors import InputError, LostWorkerError
+
+_LOST = (  # what TensorFlow raises at the workers that are left, depending on where the other one went
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.FailedPreconditionError,
+)
+
+
+def read_slurm() -> tuple[tuple[str, ...], int]:
+    """Addresses of the tasks of a step of Slurm's `srun`, and the number of this one.
+
+    Slurm itself gives every task its GPUs (`--gpus-per-task`); ports differ from job to job.
+
+    Raises:
+        InputError: If Slurm's variables are not complete.
+    """
+    try:
+        per_node = os.environ["SLURM_STEP_TASKS_PER_NODE"]
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            port_base=20000 + int(os.environ.get("SLURM_JOB_ID", 0)) % 10000,
+            gpus_per_node=max(int(word.partition("(")[0]) for word in per_node.split(",")),
+            gpus_per_task=1,  # a place for every task, whether or not there are GPUs
+            auto_set_gpu=False,
+        )
+        addresses = tuple(resolver.cluster_spec().as_dict()["worker"])
+        return addresses, resolver.get_task_info()[1]
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"the variables of this step of Slurm are not complete ({error}); start it with srun."
+        ) from error
+
+
+@contextlib.contextmanager
+def use_devices(
+    several: bool = False, gpus: int | None = None, cluster: Cluster | None = None, timeout_s: float = 900
+) -> Iterator[None]:
+    """Runs the block on one device, on several of this machine, or on those of a cluster.
+
+    Args:
+        several: Whether to use more than one device of this machine, if there is no cluster.
+        gpus: How many of each machine; None: all there are.
+        cluster: Workers of which this process is one; must be given before TensorFlow does anything.
+        timeout_s: How long a worker waits for the others at a step before it gives up.
+
+    Raises:
+        InputError: If there are fewer devices.
+        LostWorkerError: If another worker of the cluster is gone.
+    """
+    devices = _choose_devices(several or cluster is not None, gpus, several)
+    if cluster is None:
+        with contextlib.nullcontext() if len(devices) == 1 else tf.distribute.MirroredStrategy(devices).scope():
+            yield
+        return
+    try:
+        with _join(cluster, timeout_s).scope():
+            yield
+            share_rows(np.zeros(1, np.float32))  # nobody leaves before all are done
+    except _LOST as error:
+        raise LostWorkerError(
+            f"another worker of {cluster.name(cluster.index)} is gone, or did not answer ({type(error).__name__}); "
+            "start all workers again with --resume."
+        ) from error
+
+
+def _choose_devices(all_gpus: bool, gpus: int | None, several: bool) -> list[str]:
+    """Makes the devices that are to be used the only visible ones; returns their names."""
+    if gpus is not None and not all_gpus:
+        raise InputError(f"--gpus {gpus} says how many devices --multiGPU is to use; give both.")
+    physical = tf.config.list_physical_devices("GPU")
+    if physical:
+        wanted = (gpus or len(physical)) if all_gpus else 1
+        if wanted > len(physical):
+            raise InputError(f"--gpus {gpus}: TensorFlow sees {len(physical)} here.")
+        tf.config.set_visible_devices(physical[:wanted], "GPU")
+        return [f"GPU:{i}" for i in range(wanted)]
+    # Without GPUs a process may have split its CPU into several devices, to try things out.
+    n_cpus = len(tf.config.get_logical_device_configuration(tf.config.list_physical_devices("CPU")[0]) or [None])
+    if several and (n_cpus == 1 or (gpus or 1) > n_cpus):
+        asked = "--multiGPU" if gpus is None else f"--gpus {gpus}"
+        raise InputError(f"{asked}: TensorFlow sees no GPU here; leave it out, or try --workers 2 to see how it works.")
+    return [f"CPU:{i}" for i in range((gpus or n_cpus) if several else 1)]
+
+
+def _join(cluster: Cluster, timeout_s: float) -> tf.distribute.Strategy:
+    """The strategy of this worker of a cluster."""
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(cluster.addresses)}),
+        task_type="worker",
+        task_id=cluster.index,
+        rpc_layer="grpc",
+    )
+    options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout_s)
+    return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+
+
+def _workers() -> tuple[int, int]:
+    """Number of this process among those of the strategy, and how many there are."""
+    resolver = tf.distribute.get_strategy().cluster_resolver if tf.distribute.has_strategy() else None
+    if resolver is None:
+        return 0, 1
+    return resolver.task_id, len(resolver.cluster_spec().as_dict()["worker"])
+
+
+def count_replicas() -> int:
+    """Devices that share every batch.
+
+    >>> count_replicas()
+    1
+    """
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def check_batches(n_crops: int, batch_size: int) -> None:
+    """Says how batches are shared; raises `InputError` if a device would go without a crop."""
+    n_replicas = count_replicas()
+    if n_replicas == 1:
+        return
+    smallest = n_crops // count_steps(n_crops, batch_size)
+    if smallest < n_replicas:
+        raise InputError(
+            f"--batch_size {batch_size}: batches of {smallest} crops cannot be shared by {n_replicas} devices; give a "
+            "larger one, or fewer devices."
+        )
+    n_workers = _workers()[1]
+    machines = f" of {n_workers} workers" if n_workers > 1 else ""
+    least, most = smallest // n_replicas, -(-min(batch_size, n_crops) // n_replicas)
+    each = str(most) if least == most else f"{least} to {most}"
+    print(f"devices: {n_replicas}{machines}; each trains on {each} crops of a batch of {batch_size}.")
+
+
+class ReplicatedModel(keras.Model):
+    """A model that `fit` trains on the replicas of a strategy as one device would on the whole batch.
+
+    Three things differ from `keras.Model` (3.13 to 3.15):
+
+    - Replicas may have unequal shares of a batch. Keras takes the mean of the replicas' mean gradients and losses; here
+      they are weighted by the crops of each, so that every crop counts the same.
+    - Before the first step Keras reduces a batch of several replicas outside of them, which fails with several workers
+      (keras-team/keras#20585) and with unequal shares; here it is told what a batch looks like.
+    - Keras reduces what a step returns along an axis that scalars do not have, which fails with several workers; here
+      the replicas agree on the loss themselves, and the other numbers of a step are those of the first replica here.
+
+    Args:
+        inputs: As `keras.Model` takes them.
+        outputs: Likewise, one.
+        sync_batch_norm: Whether BatchNormalization takes its statistics of the whole batch, rather than each replica's.
+    """
+
+    def __init__(self, inputs: list, outputs: list, sync_batch_norm: bool = False):
+        super().__init__(inputs, outputs)
+        self._sync_batch_norm = sync_batch_norm
+
+    def train_step(self, data):
+        """One step of one replica."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        replica = tf.distribute.get_replica_context()
+        own = tf.cast(tf.shape(y)[0], tf.float32)
+        mean_share = replica.all_reduce(tf.distribute.ReduceOp.MEAN, own)
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+            # Keras divides by the number of replicas, as if all had the same share; gradients are added up.
+            loss = self.compute_loss(x, y, y_pred, sample_weight, training=True) * (own / mean_share)
+            scaled = self.optimizer.scale_loss(loss)
+        weights = self.trainable_weights
+        self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
+        # Of the whole batch and therefore the same at all workers: what stops a training must stop it everywhere.
+        self._loss_tracker.update_state(replica.all_reduce(tf.distribute.ReduceOp.SUM, loss), sample_weight=mean_share)
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def make_train_function(self, force=False):
+        """What `fit` calls at every step."""
+        if self.train_function is None or force:
+            strategy = self.distribute_strategy
+
+            @tf.function(reduce_retracing=True)
+            def step(iterator):
+                with _synchronised(self, self._sync_batch_norm):  # read while the step is traced
+                    return strategy.run(self.train_step, args=(next(iterator),))
+
+            self.train_function = lambda iterator: keras.tree.map_structure(_of_first_replica, step(iterator))
+        return self.train_function
+
+    def make_predict_function(self, force=False):
+        """What `predict` of this module calls with the values of all replicas."""
+        if self.predict_function is None or force:
+            strategy = self.distribute_strategy
+
+            @tf.function(reduce_retracing=True)
+            def step(values):
+                return strategy.run(lambda x: self(x, training=False), args=(values,))
+
+            self.predict_function = step
+        return self.predict_function
+
+    @functools.cached_property
+    def average_statistics(self) -> Callable[[], None]:
+        """Gives all replicas the mean of what each has counted: the moving statistics of BatchNormalization."""
+        counted = [v for v in self.non_trainable_variables if keras.backend.is_float_dtype(v.dtype)]
+
+        def of_replica():
+            values = [tf.identity(variable.value) for variable in counted]
+            means = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, values)
+            for variable, mean in zip(counted, means, strict=True):
+                variable.assign(mean)
+
+        @tf.function
+        def average():
+            if counted:
+                self.distribute_strategy.run(of_replica)
+
+        return average
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        specs = [tf.TensorSpec(end[0].shape, end[0].dtype) for end in (self.inputs, self.outputs)]
+        self._symbolic_build(data_batch=tuple(specs))
+
+
+def _of_first_replica(value):
+    return tf.distribute.get_strategy().experimental_local_results(value)[0]
+
+
+@contextlib.contextmanager
+def _synchronised(model: keras.Model, wanted: bool) -> Iterator[None]:
+    """Lets BatchNormalization take its statistics of the batches of all replicas, within the block."""
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    before = [layer.synchronized for layer in layers]
+    try:
+        for layer in layers:
+            layer.synchronized = wanted
+        yield
+    finally:
+        for layer, was in zip(layers, before, strict=True):
+            layer.synchronized = was
+
+
+def build_fitted(inputs: list, outputs: list, sync_batch_norm: bool = False) -> keras.Model:
+    """The model to be fitted between inputs and outputs of a built one, for the strategy in force."""
+    if not tf.distribute.has_strategy():
+        return keras.Model(inputs, outputs)
+    return ReplicatedModel(inputs, outputs, sync_batch_norm)
+
+
+def average_statistics(model: keras.Model) -> None:
+    """Gives all replicas that a model is fitted on the same statistics of BatchNormalization."""
+    if isinstance(model, ReplicatedModel):
+        model.average_statistics()
+
+
+def deal_out(make: Callable[[range, int], tf.data.Dataset]) -> tf.data.Dataset:
+    """Endless batches for `fit`, each dealt out to the replicas.
+
+    Args:
+        make: Called with the numbers of the replicas of this process and that of all of them; returns batches of
+            theirs in turn, see `batches.training_batches`.
+    """
+    if not tf.distribute.has_strategy():
+        return make(range(1), 1)
+    worker, n_workers = _workers()
+    n = count_replicas()
+    own = range(worker * n // n_workers, (worker + 1) * n // n_workers)
+
+    def make_endless(_) -> tf.data.Dataset:  # an end would be asked for at all workers before every step
+        return make(own, n).apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+
+    return tf.distribute.get_strategy().distribute_datasets_from_function(make_endless)
+
+
+def predict(
+    model: keras.Model,
+    crops: np.ndarray,
+    batch_size: int,
+    augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+    seed: int = 0,
+    verbose: int | str = 0,
+) -> np.ndarray:
+    """What a model makes of crops, in their order; every replica does its share, and every process gets all of it.
+
+    Args:
+        model: Model with one input and one output, built within the strategy in force.
+        crops: Array `(N, ...)`, or anything indexed like it.
+        batch_size: Crops per step of a process.
+        augment: Function of a batch and a generator, if they are to be augmented first.
+        seed: Seed of the augmentation.
+        verbose: As `keras.Model.predict` takes it.
+    """
+    worker, n_workers = _workers()
+    unused = np.zeros(len(crops), np.int32)
+    data = ordered_batches(crops, unused, batch_size, augment, seed, worker, n_workers)
+    if not tf.distribute.has_strategy():
+        return model.predict(data, verbose=verbose)
+    strategy = tf.distribute.get_strategy()
+    n_local = count_replicas() // n_workers
+
+    shell = model if isinstance(model, ReplicatedModel) else ReplicatedModel(model.inputs, model.outputs)
+    run = shell.make_predict_function()
+    own = []
+    for batch, _ in data:
+        filled = tf.concat([batch, *[batch[:1]] * (n_local - len(batch))], axis=0)  # no replica without a crop
+        results = strategy.experimental_local_results(run(_of_replicas(filled, worker * n_local, n_local)))
+        own.append(np.concatenate([result.numpy() for result in results])[: len(batch)])
+    if n_workers == 1:
+        return np.concatenate(own)
+    start, stop = share(count_steps(len(crops), batch_size), worker, n_workers)
+    together = np.zeros((len(crops), *model.output_shape[1:]), model.outputs[0].dtype)
+    if own:
+        together[start * batch_size : stop * batch_size] = np.concatenate(own)
+    return share_rows(together)
+
+
+def _of_replicas(batch: tf.Tensor, first: int, n_local: int) -> tf.distribute.DistributedValues:
+    """A batch as the replicas of this process take it, of which `first` has the lowest number."""
+    parts = [batch[slice(*share(len(batch), i, n_local))] for i in range(n_local)]
+    strategy = tf.distribute.get_strategy()
+    return strategy.experimental_distribute_values_from_function(
+        lambda context: parts[context.replica_id_in_sync_group - first]
+    )
+
+
+def share_rows(array: np.ndarray) -> np.ndarray:
+    """The sum of an array over all processes: where each has set rows of its own and the others none, all rows."""
+    if _workers()[1] == 1:
+        return array
+    strategy = tf.distribute.get_strategy()
+    n_local = count_replicas() // _workers()[1]
+
+    @tf.function
+    def add_up(part):
+        def of_replica(x):
+            context = tf.distribute.get_replica_context()
+            first = tf.cast(context.replica_id_in_sync_group % n_local == 0, x.dtype)  # the others hold the same
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, x * first)
+
+        return strategy.experimental_local_results(strategy.run(of_replica, args=(part,)))[0]
+
+    return add_up(tf.convert_to_tensor(array)).numpy()

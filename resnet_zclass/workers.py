@@ -1,0 +1,163 @@
+"""A training by several processes: they meet, compare what they are to do, and one of them writes."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import resnet_zclass as rz
+from resnet_zclass.cluster import find_cluster, meet
+from resnet_zclass.errors import InputError, LostWorkerError
+from resnet_zclass.loader import Dataset
+from resnet_zclass.options import TrainOptions
+from resnet_zclass.opts import save_options
+
+# What may differ between workers: where things lie on their machines, and what only the chief does.
+OWN_OPTIONS = ("data_path", "save_logs_path", "run_name", "overwrite", "workers")
+LEAVE_S = 30  # for the other workers to end by themselves after one has failed
+
+
+@contextlib.contextmanager
+def take_part(
+    run_path: Path, facts: dict[str, str], several: bool, gpus: int | None, timeout_s: float
+) -> Iterator[Path]:
+    """Trains in the block with all devices of this process, and with the other workers if the environment names any.
+
+    All workers do the same and come to the same; the chief alone writes the run, the others into a folder that is
+    removed, and say nothing.
+
+    Args:
+        run_path: Folder of the run.
+        facts: What must be equal at all workers, see `list_facts`.
+        several: Whether to use more than one device where there is no cluster.
+        gpus: Devices of each process; None: all there are.
+        timeout_s: How long to wait for other workers, in seconds.
+
+    Yields:
+        The folder to write to.
+
+    Raises:
+        InputError: If the environment is malformed, a worker does not join or wants something else.
+        LostWorkerError: If another worker is gone.
+    """
+    cluster = find_cluster(read_slurm=rz.distribute.read_slurm)
+    with contextlib.ExitStack() as stack:
+        if cluster:
+            if not cluster.is_chief:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="resnet_zclass-"))
+                run_path = Path(folder) / run_path.name
+            print(f"waiting for {len(cluster.addresses)} workers; this is {cluster.name(cluster.index)}", flush=True)
+            meet(cluster, facts, timeout_s)
+            if not cluster.is_chief:
+                stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
+        stack.enter_context(rz.distribute.use_devices(several, gpus, cluster, timeout_s))
+        yield run_path
+
+
+def list_facts(options: TrainOptions, data: Dataset) -> dict[str, str]:
+    """What must be equal at all workers of a training: options, data, versions; each in a word or number."""
+    wanted = {k: v for k, v in dataclasses.asdict(options).items() if k not in OWN_OPTIONS}
+    facts = {f"--{name}": json.dumps(value) for name, value in wanted.items()}
+    rows = data.items[["file", "page", "label", "group", "split", "digest"]].astype(str).to_numpy()
+    facts["data"] = hashlib.sha256("\n".join("\t".join(row) for row in rows).encode()).hexdigest()[:16]
+    versions = {"resnet_zclass": rz, "Keras": rz.backend.keras, "TensorFlow": rz.backend.tf}
+    return facts | {name: module.__version__ for name, module in versions.items()}
+
+
+def launch_workers(options: TrainOptions) -> None:
+    """Trains with `options.workers` processes on this machine, which meet as those of several machines do.
+
+    Each gets its share of the processor's cores and of the GPUs.
+
+    Raises:
+        InputError: If there are GPUs, but fewer than workers, or a worker failed because of its input.
+        SystemExit: If the chief failed, which has said why.
+    """
+    n = options.workers
+    with tempfile.TemporaryDirectory(prefix="resnet_zclass-") as folder:
+        save_options(Path(folder) / "opts.toml", dataclasses.replace(options, workers=1))
+        environments = _share_machine(n)
+        reports = [None, *(Path(folder) / f"worker{i}.txt" for i in range(1, n))]
+        with contextlib.ExitStack() as stack:
+            workers = [
+                subprocess.Popen(
+                    [sys.executable, "-m", "resnet_zclass.train", "--opts", str(Path(folder) / "opts.toml")],
+                    env=environment,
+                    stderr=stack.enter_context(report.open("w")) if report else None,
+                    stdout=subprocess.DEVNULL if report else None,
+                    start_new_session=True,  # Ctrl-C comes to this process, which passes it on once
+                )
+                for environment, report in zip(environments, reports, strict=True)
+            ]
+            first = _wait(workers)
+        if first is None:
+            return
+        if first == 0:
+            raise SystemExit(max(1, workers[0].returncode))
+        said = reports[first].read_text().splitlines()
+        line = said[-1].removeprefix("error: ") if said else f"it ended with {workers[first].returncode}"
+        raise (InputError if workers[first].returncode == 2 else LostWorkerError)(f"worker {first}: {line}")
+
+
+def _share_machine(n: int) -> list[dict[str, str]]:
+    """The environment of each of n workers: addresses on this machine, its cores, its GPUs."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(n)]
+        addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    shares = {"TF_NUM_INTRAOP_THREADS": str(max(1, (os.cpu_count() or 1) // n))}
+    gpus = [str(i) for i in range(rz.backend.count_gpus())]
+    if gpus and len(gpus) < n:
+        raise InputError(f"--workers {n}: TensorFlow sees {len(gpus)} GPUs here, and every worker wants one.")
+    environments = []
+    for index in range(n):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        own = {"CUDA_VISIBLE_DEVICES": ",".join(gpus[index::n])} if gpus else {}
+        environments.append(os.environ | shares | own | {"TF_CONFIG": json.dumps(config)})
+    return environments
+
+
+def _wait(workers: list[subprocess.Popen]) -> int | None:
+    """Waits for all to end; returns the number of the first that failed, or None. None of them is left behind."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        first, deadline = None, None
+        while any(worker.poll() is None for worker in workers):
+            failed = [i for i, worker in enumerate(workers) if worker.returncode]
+            if failed and first is None:
+                first, deadline = failed[0], time.monotonic() + LEAVE_S
+            if deadline and time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        return next((i for i, worker in enumerate(workers) if worker.poll()), None) if first is None else first
+    except KeyboardInterrupt:
+        _end(workers, signal.SIGINT)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _end(workers, signal.SIGTERM)
+
+
+def _end(workers: list[subprocess.Popen], how: signal.Signals) -> None:
+    """Ends those that still run, those that do not heed within seconds by force."""
+    running = [worker for worker in workers if worker.poll() is None]
+    for worker in running:
+        worker.send_signal(how)
+    for worker in running:
+        try:
+            worker.wait(LEAVE_S)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
