@@ -13,6 +13,7 @@ from resnet_zclass.errors import InputError
 
 _MAX_BYTES = 1 << 20  # of what a worker says of itself
 _RETRY_S = 0.5
+_TELL_S = 5  # after a fault, for the others to come and hear of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,38 +136,35 @@ def meet(cluster: Cluster, facts: Mapping[str, str], timeout_s: float) -> None:
 
 def _gather(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout_s: float) -> None:
     """The chief's part of `meet`."""
-    port = _split_address(cluster.addresses[0])[1]
+    numbers = range(1, len(cluster.addresses))
     present: dict[int, socket.socket] = {}
-    try:
-        with _listen(cluster.addresses[0], port) as listener:
-            fault = ""
-            while len(present) < len(cluster.addresses) - 1 and not fault:
-                listener.settimeout(max(0.01, deadline - time.monotonic()))
-                try:
-                    connection, _ = listener.accept()
-                except TimeoutError:
-                    missing = [cluster.name(i) for i in range(1, len(cluster.addresses)) if i not in present]
-                    fault = f"{', '.join(missing)} did not join within {timeout_s:g} s; start all workers."
-                    break
-                said = _receive(connection, min(deadline, time.monotonic() + 10))
-                if said is None or not 0 < said.get("index", 0) < len(cluster.addresses):
-                    connection.close()  # something else that tried the port
-                elif said["index"] in present:
-                    fault = (
-                        f"two processes say that they are {cluster.name(said['index'])}; every one has its own index."
-                    )
-                    _send(connection, {"fault": fault})
-                    connection.close()
-                else:
-                    present[said["index"]] = connection
-                    fault = _compare(cluster, said["index"], facts, said.get("facts", {}))
+    faults: list[str] = []
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_listen(cluster.addresses[0]))
+        while len(present) < len(numbers):
+            listener.settimeout(max(0.01, deadline - time.monotonic()))
+            try:
+                connection = stack.enter_context(listener.accept()[0])
+            except TimeoutError:
+                missing = ", ".join(cluster.name(index) for index in numbers if index not in present)
+                faults.append(f"{missing} did not join within {timeout_s:g} s; start all workers.")
+                break
+            said = _receive(connection, min(deadline, time.monotonic() + 10))
+            if said is None or said.get("index") not in numbers:
+                connection.close()  # something else that tried the port
+                continue
+            if said["index"] in present:
+                faults.append(f"two processes say that they are {cluster.name(said['index'])}; each has its own index.")
+                _send(connection, {"fault": faults[0]})
+            else:
+                present[said["index"]] = connection
+                faults += _compare(cluster, said["index"], facts, dict(said.get("facts") or {}))
+            if faults:
+                deadline = min(deadline, time.monotonic() + _TELL_S)
         for connection in present.values():
-            _send(connection, {"fault": fault})
-    finally:
-        for connection in present.values():
-            connection.close()
-    if fault:
-        raise InputError(fault)
+            _send(connection, {"fault": faults[0] if faults else ""})
+    if faults:
+        raise InputError(faults[0])
 
 
 def _report(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout_s: float) -> None:
@@ -195,22 +193,23 @@ def _report(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout
         raise InputError(said["fault"])
 
 
-def _compare(cluster: Cluster, index: int, own: Mapping[str, str], other: Mapping[str, str]) -> str:
-    """What differs between the chief and a worker, as an error; empty if nothing does."""
-    for name in {**own, **other}:
-        if own.get(name) != other.get(name):
-            here, there = (_shorten(facts.get(name, "nothing")) for facts in (own, other))
-            return f"{cluster.name(index)} has {name} {there}, the chief {here}; all workers must have the same."
-    return ""
+def _compare(cluster: Cluster, index: int, own: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """What differs between the chief and a worker, as errors."""
+    return [
+        f"{cluster.name(index)} has {name} {_shorten(other.get(name, 'nothing'))}, the chief "
+        f"{_shorten(own.get(name, 'nothing'))}; all workers must have the same."
+        for name in {**own, **other}
+        if own.get(name) != other.get(name)
+    ]
 
 
 def _shorten(value: str) -> str:
     return value if len(value) <= 60 else f"{value[:57]}..."
 
 
-def _listen(address: str, port: int) -> socket.socket:
+def _listen(address: str) -> socket.socket:
     try:
-        return socket.create_server(("", port))
+        return socket.create_server(("", _split_address(address)[1]))
     except OSError as error:
         raise InputError(f"the chief cannot listen at {address}: {error.strerror}; give it another port.") from error
 

@@ -77,8 +77,8 @@ def use_devices(
             share_rows(np.zeros(1, np.float32))  # nobody leaves before all are done
     except _LOST as error:
         raise LostWorkerError(
-            f"another worker of {cluster.name(cluster.index)} is gone, or did not answer ({type(error).__name__}); "
-            "start all workers again with --resume."
+            f"{cluster.name(cluster.index)} has lost another worker, which is gone or does not answer "
+            f"({type(error).__name__}); start all workers again with --resume."
         ) from error
 
 

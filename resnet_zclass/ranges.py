@@ -9,6 +9,7 @@ from resnet_zclass.errors import InputError
 # Least and most of the numbers for which not every value makes sense, whatever the command.
 RANGES: dict[str, tuple[float, float]] = {
     "background": (0, 1e6),
+    "base_batch_size": (1, 1_000_000),
     "batch_size": (1, 1_000_000),
     "bead_um": (0, 50),
     "beads_per_field": (1, 10_000),
@@ -29,8 +30,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "focal_gamma": (0, 10),
     "folds": (0, 1_000_000),
     "head_epochs": (0, 1_000_000),
+    "gpus": (1, 1_000_000),
     "hidden": (0, 1_000_000),
     "im_size": (1, 4096),
+    "join_timeout_s": (1, 1e6),
     "lr_decay": (1e-9, 1),
     "max_accuracy_drop": (0, 1),
     "min_learning_rate": (0, 1e3),
@@ -55,6 +58,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "warmup_epochs": (0, 1_000_000),
     "wavelength_um": (0.05, 50),
     "z_spread_um": (0, 50),
+    "workers": (1, 1000),
 }
 
 

@@ -85,7 +85,7 @@ def launch_workers(options: TrainOptions) -> None:
     n = options.workers
     with tempfile.TemporaryDirectory(prefix="resnet_zclass-") as folder:
         save_options(Path(folder) / "opts.toml", dataclasses.replace(options, workers=1))
-        environments = _share_machine(n)
+        environments = share_machine(n)
         reports = [None, *(Path(folder) / f"worker{i}.txt" for i in range(1, n))]
         with contextlib.ExitStack() as stack:
             workers = [
@@ -108,7 +108,7 @@ def launch_workers(options: TrainOptions) -> None:
         raise (InputError if workers[first].returncode == 2 else LostWorkerError)(f"worker {first}: {line}")
 
 
-def _share_machine(n: int) -> list[dict[str, str]]:
+def share_machine(n: int) -> list[dict[str, str]]:
     """The environment of each of n workers: addresses on this machine, its cores, its GPUs."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(n)]
