@@ -109,6 +109,7 @@ def fit_round(
     augment: Augment | None = None,
     mix: Callable | None = None,
     weigh: Callable | None = None,
+    first_epoch: int = 0,
 ) -> None:
     """Compiles and fits one round.
 
@@ -125,6 +126,7 @@ def fit_round(
         augment: Applied to every training batch, if given.
         mix: Applied to batch and targets then.
         weigh: Gives the weight of each image in the loss from its targets.
+        first_epoch: Epoch to begin with, above 0 where an interrupted round goes on.
     """
     loss = build_loss(fit["loss"], several, fit["focal_gamma"])
     # A shell around the same layers is compiled, so that the model itself is saved without loss and optimizer.
@@ -136,7 +138,9 @@ def fit_round(
         metrics=[f1] if several else ["accuracy"],
         jit_compile="auto" if has_gpu() else False,  # on CPUs XLA's convolutions are the slower ones
     )
-    batches, steps = training_batches(inputs, targets, fit["batch_size"], fit["seed"], augment, mix, weigh)
+    batches, steps = training_batches(
+        inputs, targets, fit["batch_size"], fit["seed"], augment, mix, weigh, first_epoch=first_epoch
+    )
     validation = None
     if val_set:
         val_batches = ordered_batches(*val_set, fit["batch_size"])
@@ -152,6 +156,7 @@ def fit_round(
         batches,
         steps_per_epoch=steps,
         epochs=round_.epochs,
+        initial_epoch=first_epoch,
         callbacks=callbacks,
         shuffle=False,  # the batches come shuffled
         verbose=_verbosity(),
