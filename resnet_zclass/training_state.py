@@ -128,6 +128,7 @@ def find_state(folder: Path) -> tuple[Arrays, Metadata] | None:
     whole = read_score(checkpoint_path) is not None
     if paths and not whole:
         print(f"note: {checkpoint_path} is missing or damaged, so its round begins anew.")
+        checkpoint_path.unlink(missing_ok=True)
     for path in paths if whole else ():
         try:
             return read_state(path)

@@ -1,7 +1,7 @@
 """A training that was killed goes on to the same end, whatever the moment."""
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 
@@ -29,6 +29,7 @@ def quick_curves():
     with pytest.MonkeyPatch.context() as patch:
         write = lambda history, path, *about: path.write_text(json.dumps([history, *about]))  # noqa: E731
         patch.setattr(rz.figures, "draw_curves", write)
+        patch.setattr(train, "draw_preview", lambda *_: None)
         yield
 
 
@@ -153,7 +154,7 @@ def test_tensorboard_goes_on_counting(tmp_path, monkeypatch):
         fit_tiny(tmp_path / "r", **PLANNED)
     monkeypatch.undo()
     fit_tiny(tmp_path / "r", resume=True, **PLANNED)
-    events = EventAccumulator(str(tmp_path / "r" / "train"))
+    events = EventAccumulator(str(tmp_path / "r" / "train"), size_guidance={"tensors": 0})
     events.Reload()
     assert [event.step for event in events.Tensors("epoch_loss")] == list(range(EPOCHS))
 
@@ -289,49 +290,46 @@ def begun(tmp_path_factory):
 def assert_same_run(run, other):
     assert_equal(*(keras.saving.load_model(path / "model.keras").get_weights() for path in (run, other)))
     for name in ("origin_model", "fine_tune_model"):
-        for file in (HISTORY_FILE, CURVES_FILE):
-            assert (run / name / file).read_bytes() == (other / name / file).read_bytes()
+        assert (run / name / HISTORY_FILE).read_bytes() == (other / name / HISTORY_FILE).read_bytes()
     assert not list(other.rglob("*state_*"))
 
 
-KILLED_AT = {  # where a process ends, without a word: module, function, at which of its calls
-    "in round 1": ("training_state", "write_state", 2),
+KILLER = """
+import os, sys
+from resnet_zclass import train, training_state
+written = []
+def write(path, arrays, metadata):
+    written.append(path)
+    if len(written) == 2:
+        os._exit(77)
+    original(path, arrays, metadata)
+original, training_state.write_state = training_state.write_state, write
+train.main(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_end(begun, tmp_path):
+    words, run = begun
+    words = [*words, "--save_logs_path", tmp_path]
+    call = [sys.executable, "-c", KILLER, *WORDS, *map(str, words)]
+    assert subprocess.run(call, capture_output=True).returncode == 77
+    assert run_train(*words, "--resume") == 0
+    assert_same_run(run, tmp_path / "run")
+
+
+MOMENTS_OF_A_RUN = {  # module, function, at which of its calls
     "between the rounds": ("rounds", "fit_round", 2),
     "in round 2": ("training_state", "write_state", 4),
     "before the model is saved": ("train", "whole_file", 1),
     "after the model is saved": ("train", "clear_states", 1),
 }
-KILLER = """
-import os, sys, importlib
-module, name, call = sys.argv[1], sys.argv[2], int(sys.argv[3])
-module = importlib.import_module(f"resnet_zclass.{module}")
-original, calls = getattr(module, name), []
-def wrapped(*args, **keywords):
-    calls.append(1)
-    if len(calls) == call:
-        os._exit(77)
-    return original(*args, **keywords)
-setattr(module, name, wrapped)
-from resnet_zclass import train
-sys.exit(train.main(sys.argv[4:]))
-"""
 
 
-@pytest.mark.parametrize("moment", ["in round 1", "between the rounds", "after the model is saved"])
-def test_a_killed_run_goes_on_to_the_same_end(moment, begun, tmp_path):
-    words, run = begun
-    all_words = [*WORDS, *words, "--save_logs_path", tmp_path]
-    call = [sys.executable, "-c", KILLER, *map(str, [*KILLED_AT[moment], *all_words])]
-    assert subprocess.run(call, capture_output=True, env=dict(os.environ)).returncode == 77
-    assert run_train(*words, "--save_logs_path", tmp_path, "--resume") == 0
-    assert_same_run(run, tmp_path / "run")
-
-
-@pytest.mark.parametrize("moment", ["in round 2", "before the model is saved"])
+@pytest.mark.parametrize("moment", MOMENTS_OF_A_RUN)
 def test_an_interrupted_run_goes_on_to_the_same_end(moment, begun, tmp_path, monkeypatch, capsys):
     words, run = begun
     words = [*words, "--save_logs_path", tmp_path]
-    module, name, call = KILLED_AT[moment]
+    module, name, call = MOMENTS_OF_A_RUN[moment]
     module, calls = getattr(rz, module), []
     original = getattr(module, name)
 
@@ -343,24 +341,30 @@ def test_an_interrupted_run_goes_on_to_the_same_end(moment, begun, tmp_path, mon
 
     monkeypatch.setattr(module, name, stopping)
     assert run_train(*words) == 130
+    monkeypatch.undo()
     if moment == "in round 2":
         assert "--resume goes on from epoch 2 of run, round 2 of 2" in capsys.readouterr().err
         assert run_train(*words) == 2  # nothing is thrown away unasked
         assert "--resume" in capsys.readouterr().err
-    monkeypatch.undo()
     assert run_train(*words, "--resume") == 0
     assert_same_run(run, tmp_path / "run")
-    assert "resume" not in (run / "opts.toml").read_text().replace("resume = false", "")
+
+
+@pytest.fixture(scope="module")
+def stopped(begun, tmp_path_factory):
+    """Folder of runs with one that was interrupted in its last epoch of round 1."""
+    logs = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "KeepState", _Stops)
+        assert run_train(*begun[0], "--save_logs_path", logs) == 130
+    return logs
 
 
 @pytest.fixture
-def unfinished(begun, tmp_path, monkeypatch):
-    """Words of a run that was interrupted in its last epoch of round 1."""
-    words = [*begun[0], "--save_logs_path", tmp_path / "logs"]
-    monkeypatch.setattr(train, "KeepState", _Stops)
-    assert run_train(*words) == 130
-    monkeypatch.undo()
-    return words
+def unfinished(begun, stopped, tmp_path):
+    """Words of a copy of that run."""
+    shutil.copytree(stopped, tmp_path / "logs")
+    return [*begun[0], "--save_logs_path", tmp_path / "logs"]
 
 
 class _Stops(KeepState):
@@ -446,26 +450,25 @@ def test_a_folder_of_something_else_is_left_alone(begun, tmp_path, capsys):
 
 
 def test_folds_go_on_with_the_one_that_was_interrupted(begun, tmp_path, monkeypatch, capsys):
-    data_path = begun[0][1]
-    words = ["--data_path", data_path, "--run_name", "run", "--folds", 2, "--epochs", 2]
-    assert run_train(*words, "--save_logs_path", tmp_path / "whole") == 0
-    words += ["--save_logs_path", tmp_path / "cut"]
-    trained = []
+    words = ["--data_path", begun[0][1], "--run_name", "run", "--folds", 2, "--epochs", 2, "--save_logs_path", tmp_path]
+    trained, stops = [], [("fold_1", 1)]
 
-    class Stops(KeepState):
+    class Watched(KeepState):
         def on_epoch_begin(self, epoch, logs=None):
             trained.append((self._folder.parent.name, epoch))
-            if trained[-1] == ("fold_1", 1) and trained.count(("fold_1", 1)) == 1:
+            if trained[-1] in stops:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "KeepState", Stops)
+    monkeypatch.setattr(train, "KeepState", Watched)
     assert run_train(*words) == 130
-    assert "run, round" not in capsys.readouterr().err.replace("fold_1, round", "")
-    trained.append("resumed")
+    first = (tmp_path / "run" / "fold_0" / "model.keras").read_bytes()
+    trained.clear(), stops.clear()
     assert run_train(*words, "--resume") == 0
-    assert trained[trained.index("resumed") + 1 :] == [("fold_1", 1)]
-    whole, cut = (json.loads((tmp_path / name / "run" / "folds.json").read_text()) for name in ("whole", "cut"))
-    assert cut == whole
+    assert trained == [("fold_1", 1)]
+    assert (tmp_path / "run" / "fold_0" / "model.keras").read_bytes() == first
+    assert len(pd.read_csv(tmp_path / "run" / "fold_1" / "fine_tune_model" / HISTORY_FILE)) == 2
+    assert len(json.loads((tmp_path / "run" / "folds.json").read_text())["folds"]) == 2
     assert not list(tmp_path.rglob("*state_*"))
     assert run_train(*words, "--resume") == 0
     assert "finished" in capsys.readouterr().out
+    assert trained == [("fold_1", 1)]
