@@ -2,8 +2,8 @@
 
     python -m benchmarks.kill_and_resume [--runs 5] [--kills 2] [--seed 0]
 
-Every run is a process of its own that gets SIGKILL some seconds after its start, `--kills` times, each time resumed with
-`--resume`, and is then resumed to its end. Final weights and histories are compared bit by bit. Prints a table and
+Every run is a process of its own that gets SIGKILL some seconds after its start, `--kills` times, each time resumed,
+and is then resumed to its end. "goes on at" says from which round:epoch. Final weights and histories are compared bit by bit. Prints a table and
 writes benchmarks/kill_and_resume.json.
 """
 
@@ -79,7 +79,7 @@ def main() -> None:
         for number in range(options.runs):
             name, killed, goes_on = f"killed_{number}", [], []
             for _ in range(options.kills):
-                after = float(rng.uniform(0.2 * seconds, seconds))
+                after = float(rng.uniform(0.45 * seconds, seconds))
                 if train([*job, name], after) is not None:
                     break  # it came to its end before
                 killed.append(f"{after:.1f}")
