@@ -3,8 +3,8 @@
     python -m benchmarks.kill_and_resume [--runs 5] [--kills 2] [--seed 0]
 
 Every run is a process of its own that gets SIGKILL some seconds after its start, `--kills` times, each time resumed,
-and is then resumed to its end. "goes on at" says from which round:epoch. Final weights and histories are compared bit by bit. Prints a table and
-writes benchmarks/kill_and_resume.json.
+and is then resumed to its end. "goes on at" says from which round:epoch. Final weights and histories are compared bit
+by bit. Prints a table and writes benchmarks/kill_and_resume.json.
 """
 
 import argparse

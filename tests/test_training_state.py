@@ -373,6 +373,22 @@ class _Stops(KeepState):
             raise KeyboardInterrupt
 
 
+def test_a_round_that_its_early_stop_ended_is_passed_over(unfinished, tmp_path, monkeypatch):
+    (path,) = list_states(tmp_path / "logs" / "run" / "origin_model")
+    arrays, metadata = read_state(path)
+    assert metadata["epoch"] == 1
+    write_state(path, arrays, metadata | {"stopped": True})
+    fitted = []
+
+    def fit_round(*args, **_):
+        fitted.extend(arg.folder for arg in args if isinstance(arg, rz.rounds.Round))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rz.rounds, "fit_round", fit_round)
+    assert run_train(*unfinished, "--resume") == 130
+    assert fitted == ["fine_tune_model"]
+
+
 def test_other_options_are_refused_by_name(unfinished, capsys):
     assert run_train(*unfinished, "--resume", "--batch_size", 32, "--hidden", 8, 8) == 2
     err = capsys.readouterr().err
@@ -472,3 +488,8 @@ def test_folds_go_on_with_the_one_that_was_interrupted(begun, tmp_path, monkeypa
     assert run_train(*words, "--resume") == 0
     assert "finished" in capsys.readouterr().out
     assert trained == [("fold_1", 1)]
+    (tmp_path / "run" / "folds.json").unlink()
+    shutil.rmtree(tmp_path / "run" / "fold_0")
+    monkeypatch.setattr(train, "train_rounds", lambda *_, **__: 1 / 0)
+    assert run_train(*words, "--resume") == 1  # fold 0 begins anew, and leaves the others alone
+    assert (tmp_path / "run" / "fold_1" / "model.keras").is_file()
