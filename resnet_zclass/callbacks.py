@@ -1,6 +1,8 @@
 """What happens at the end of an epoch: one callback answers one question."""
 
+import json
 import math
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,7 +121,8 @@ class BestCheckpoint(keras.callbacks.Callback):
     """Saves a model, whole and atomically, whenever the monitored value is better than ever before.
 
     Unlike `keras.callbacks.ModelCheckpoint` it can save another model than the one being fitted (the whole
-    classifier while only its head is fitted on stored features), and a kill leaves the last good file.
+    classifier while only its head is fitted on stored features), and a kill leaves the last good file. The file says
+    how good it is, so that a training that goes on from an earlier epoch never replaces it by a worse one.
 
     Args:
         model_to_save: The classifier.
@@ -133,13 +136,30 @@ class BestCheckpoint(keras.callbacks.Callback):
         self._sign = 1 if MONITORS[monitor] == "min" else -1
         self._best = math.inf
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Takes up what a training that was interrupted has saved."""
+        score = read_score(self._path)
+        self._best = math.inf if score is None else self._sign * score
+
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Saves if better."""
         value = self._sign * logs[self._monitor]
         if value < self._best:
             self._best = value
-            with whole_file(self._path) as partial:
+            with whole_file(self._path, lasting=True) as partial:
                 self._model_to_save.save(partial)
+                with zipfile.ZipFile(partial, "a") as archive:  # a comment is in nobody's way
+                    archive.comment = json.dumps({"epoch": epoch, self._monitor: float(logs[self._monitor])}).encode()
+
+
+def read_score(checkpoint_path: Path) -> float | None:
+    """The monitored value of a file that `BestCheckpoint` wrote; None if it is missing, damaged or another's."""
+    try:
+        with zipfile.ZipFile(checkpoint_path) as archive:
+            facts = json.loads(archive.comment) if archive.testzip() is None else {}
+        return next((float(value) for name, value in facts.items() if name in MONITORS), None)
+    except Exception:  # zipfile and zlib raise a dozen kinds
+        return None
 
 
 def build_callbacks(

@@ -16,6 +16,7 @@ from resnet_zclass.batches import count_steps, ordered_batches, share
 from resnet_zclass.cluster import Cluster
 from resnet_zclass.errors import InputError, LostWorkerError
 
+_CHUNK = 1 << 22  # numbers that are sent at a time
 _LOST = (  # what TensorFlow raises at the workers that are left, depending on where the other one went
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -119,6 +120,24 @@ def _workers() -> tuple[int, int]:
     if resolver is None:
         return 0, 1
     return resolver.task_id, len(resolver.cluster_spec().as_dict()["worker"])
+
+
+def count_workers() -> int:
+    """Processes that train together.
+
+    >>> count_workers()
+    1
+    """
+    return _workers()[1]
+
+
+def is_chief() -> bool:
+    """Whether this process is the one that writes what lasts.
+
+    >>> is_chief()
+    True
+    """
+    return _workers()[0] == 0
 
 
 def count_replicas() -> int:
@@ -343,13 +362,29 @@ def share_rows(array: np.ndarray) -> np.ndarray:
     strategy = tf.distribute.get_strategy()
     n_local = count_replicas() // _workers()[1]
 
+    def of_replica(x):
+        context = tf.distribute.get_replica_context()
+        is_first = context.replica_id_in_sync_group % n_local == 0  # the others of this process hold the same
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, x if is_first else tf.zeros_like(x))
+
     @tf.function
     def add_up(part):
-        def of_replica(x):
-            context = tf.distribute.get_replica_context()
-            first = tf.cast(context.replica_id_in_sync_group % n_local == 0, x.dtype)  # the others hold the same
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, x * first)
-
         return strategy.experimental_local_results(strategy.run(of_replica, args=(part,)))[0]
 
     return add_up(tf.convert_to_tensor(array)).numpy()
+
+
+def share_bytes(data: bytes) -> bytes:
+    """What the chief has, at every process.
+
+    >>> share_bytes(b"alone")
+    b'alone'
+    """
+    if _workers()[1] == 1:
+        return data
+    length = int(share_rows(np.array([len(data) if is_chief() else 0]))[0])
+    numbers = np.zeros(-(-length // 4), np.int32)  # sums of int32 are exact, whatever the bits mean
+    if is_chief():
+        numbers.view(np.uint8)[:length] = np.frombuffer(data, np.uint8)
+    parts = [share_rows(numbers[i : i + _CHUNK]) for i in range(0, len(numbers), _CHUNK)]
+    return np.concatenate(parts).tobytes()[:length] if parts else b""

@@ -40,12 +40,21 @@ def whole_folder(path: str | Path, overwrite: bool = False, mark: str = "") -> I
         partial.mkdir()
         try:
             yield partial
-            if path.exists():
-                shutil.rmtree(path)
-            partial.rename(path)
+            _swap(partial, path)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+
+
+def _swap(partial: Path, path: Path) -> None:
+    """Gives `partial` the name `path`; what had it goes, at no time half of it."""
+    if not path.exists():
+        partial.rename(path)
+        return
+    old = _partial_path(path.with_name(f"{path.name}.old"))
+    path.rename(old)
+    partial.rename(path)
+    shutil.rmtree(old)
 
 
 @contextlib.contextmanager
@@ -89,11 +98,12 @@ def check_output(path: str | Path, overwrite: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: str | Path, lasting: bool = False) -> Iterator[Path]:
     """Yields a path to write to; the file takes the name `path` only when the block ends well.
 
     Its parents are made too, and removed again when it does not. The temporary name keeps the suffix of `path`,
-    since writers choose the format by it.
+    since writers choose the format by it. With `lasting` the file is on the disk, not in a cache of it, when it takes
+    its name, so that not even a loss of power leaves a broken one.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as tmp:
@@ -107,9 +117,24 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         partial = _partial_path(path)
         try:
             yield partial
+            if lasting:
+                _sync(partial)
             partial.replace(path)
+            if lasting:
+                _sync(path.parent)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    if os.name == "nt":  # which cannot do so with folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _partial_path(path: Path) -> Path:

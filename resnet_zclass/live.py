@@ -22,26 +22,29 @@ class LiveCurves(keras.callbacks.Callback):
         title: Title of the picture.
         monitor: Name of the number that tells the best epoch.
         mode: `"min"` or `"max"`: which values of it are better.
+
+    Attributes:
+        history: Values of all epochs so far by their names.
     """
 
     def __init__(self, path: Path, title: str = "", monitor: str = "val_loss", mode: str = "min"):
         super().__init__()
         self._path, self._title, self._monitor, self._mode = path, title, monitor, mode
-        self._history: dict[str, list[float]] = {}
+        self.history: dict[str, list[float]] = {}
         self._shown = None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Draws."""
         for name, value in logs.items():
-            self._history.setdefault(name, []).append(float(value))
+            self.history.setdefault(name, []).append(float(value))
         best, title = self._best_epoch(), self._title
         if best is not None:
-            title += f"   best {self._monitor}: {self._history[self._monitor][best]:.4g} at epoch {best + 1}"
-        figures.draw_curves(self._history, self._path, title.strip(), self._score(), best)
+            title += f"   best {self._monitor}: {self.history[self._monitor][best]:.4g} at epoch {best + 1}"
+        figures.draw_curves(self.history, self._path, title.strip(), self._score(), best)
         self._show()
 
     def _best_epoch(self) -> int | None:
-        values = np.array(self._history.get(self._monitor, []), float)
+        values = np.array(self.history.get(self._monitor, []), float)
         values = -values if self._mode == "max" else values
         return int(np.nanargmin(values)) if np.isfinite(values).any() else None
 
@@ -49,7 +52,7 @@ class LiveCurves(keras.callbacks.Callback):
         watched = self._monitor.removeprefix("val_")
         if watched in figures.SCORES:
             return watched
-        return "macro_f1" if "val_samples_f1" in self._history else "accuracy"
+        return "macro_f1" if "val_samples_f1" in self.history else "accuracy"
 
     def _show(self) -> None:
         display = notebook_display()

@@ -267,6 +267,8 @@ class TrainOptions:
     """Only draw augmented images, class counts and learning rates into the folder of the run, without training."""
     evaluate: bool = True
     """Evaluate the test split at the end (val where there is none)."""
+    resume: bool = False
+    """Go on with a run that was interrupted, from its last whole epoch; where nothing is trained yet, begin it."""
     overwrite: bool = False
     """Replace a run that is there."""
 

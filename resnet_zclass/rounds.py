@@ -106,6 +106,7 @@ def fit_round(
     augment: Augment | None = None,
     mix: Callable | None = None,
     weigh: Callable | None = None,
+    first_epoch: int = 0,
 ) -> None:
     """Compiles and fits one round.
 
@@ -122,6 +123,7 @@ def fit_round(
         augment: Applied to every training batch, if given.
         mix: Applied to batch and targets then.
         weigh: Gives the weight of each image in the loss from its targets.
+        first_epoch: Epoch to begin with, above 0 where an interrupted round goes on.
     """
     loss = build_loss(fit["loss"], several, fit["focal_gamma"])
     # A shell around the same layers is compiled, so that the model itself is saved without loss and optimizer.
@@ -145,9 +147,10 @@ def fit_round(
         validation=validation,
     )
     fitted.fit(
-        distribute.deal_out(functools.partial(training_batches, *settings)),
+        distribute.deal_out(functools.partial(training_batches, *settings, first_epoch=first_epoch)),
         steps_per_epoch=count_steps(len(inputs), fit["batch_size"]),
         epochs=round_.epochs,
+        initial_epoch=first_epoch,
         callbacks=callbacks,
         shuffle=False,  # the batches come shuffled
         verbose=_verbosity(),

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import lazy_loader as lazy
 import numpy as np
 
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import whole_file
+from resnet_zclass.files import whole_file, whole_folder
 from resnet_zclass.labels import READ_TEXT
 from resnet_zclass.loader import Dataset, read_dataset
 from resnet_zclass.options import TrainOptions
@@ -103,7 +102,7 @@ class Run:
         """
         path = self.path / SPLIT_FILE
         try:
-            known = _read_split(path).set_index(["file", "page"])
+            known = read_split(path).set_index(["file", "page"])
             n_gone = len(known) - len(data.items)
             known = known.loc[list(zip(data.items.file, data.items.page, strict=True))]
             splits, facts = known.split.to_numpy(), known[OWN].to_numpy()
@@ -158,7 +157,8 @@ def read_run(path: str | Path) -> Run:
         raise InputError(f"{path / CROPS_FILE} is damaged: {error}") from error
 
 
-def _read_split(path: Path) -> "pd.DataFrame":
+def read_split(path: Path) -> "pd.DataFrame":
+    """Reads which images a run knows, and the split of each."""
     known = pd.read_csv(path, dtype=dict.fromkeys(("file", "split", *OWN), str), **READ_TEXT)
     if not {"file", "page", "split", *OWN} <= set(known):
         raise InputError(f"{path} wants the columns file, page, {', '.join(OWN)}, split; train the run again.")
@@ -172,7 +172,7 @@ def recognise(path: Path, data: Dataset) -> Dataset:
         path: Folder of the run.
         data: A set. Where its folders make the split, that stays as it is, with a warning.
     """
-    own = data.items.digest.map(_read_split(path / SPLIT_FILE).groupby("digest").split.first())
+    own = data.items.digest.map(read_split(path / SPLIT_FILE).groupby("digest").split.first())
     moved = own.notna() & (own != data.items.split)
     if moved.any() and data.several:
         print(f"note: {moved.sum()} images of {data.path} are known to {path} and keep the split they had there.")
@@ -222,27 +222,29 @@ def check_free(path: Path, overwrite: bool = False) -> None:
         raise InputError(f"{path} is not the folder of a run; choose another --run_name.")
     finished = (path / MODEL_FILE).exists() or (path / FOLDS_FILE).exists()
     if not overwrite and (finished or any(path.rglob("*.keras"))):
-        kind = "a finished run" if finished else "an unfinished run with checkpoints"
-        raise InputError(f"{path} holds {kind}; choose another --run_name or give --overwrite.")
+        if finished:
+            raise InputError(f"{path} holds a finished run; choose another --run_name or give --overwrite.")
+        raise InputError(
+            f"{path} holds an unfinished run with checkpoints; --resume goes on with it, --overwrite begins anew."
+        )
 
 
 def start_run(path: Path, options: TrainOptions, data: Dataset, is_fold: bool = False) -> None:
     """Makes the folder of a run and says there what it is trained on: options, classes, split, kind of crops.
 
-    A run that is there already is removed; the caller has seen to it that it may be. The first fold makes the folder
-    of the whole cross-validation too.
+    The folder is there as a whole or not at all. A run that is there already is removed; the caller has seen to it
+    that it may be. The first fold makes the folder of the whole cross-validation too.
     """
     if is_fold and path.name == "fold_0":
         start_run(path.parent, options, data)
     check_free(path, overwrite=True)
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    save_options(path / "opts.toml", options)
-    write_classes(path, data)
-    data.items[["file", "page", *OWN, "split"]].to_csv(path / SPLIT_FILE, index=False)
     facts = {"dtype": data.crops.dtype.name, "crop_shape": list(data.crops.shape[1:]), "resized": data.resized}
     facts["cut_out"] = data.is_z
-    (path / CROPS_FILE).write_text(json.dumps(facts) + "\n")
+    with whole_folder(path, overwrite=True) as partial:
+        save_options(partial / "opts.toml", options)
+        write_classes(partial, data)
+        data.items[["file", "page", *OWN, "split"]].to_csv(partial / SPLIT_FILE, index=False)
+        (partial / CROPS_FILE).write_text(json.dumps(facts) + "\n")
 
 
 def write_classes(path: Path, data: Dataset, thresholds: np.ndarray | None = None) -> None:

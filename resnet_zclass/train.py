@@ -26,9 +26,9 @@ from resnet_zclass.pack import Subset
 from resnet_zclass.predict import predict_probabilities
 from resnet_zclass.prepare import Prepared, build_for, check_trainable, prepare, settle
 from resnet_zclass.preview import draw_preview
+from resnet_zclass.resumption import check_same_data, claim_run, clear_states, is_begun, is_finished, note_data_path
 from resnet_zclass.runs import (
     MODEL_FILE,
-    check_free,
     choose_reading,
     find_run,
     name_run,
@@ -38,6 +38,7 @@ from resnet_zclass.runs import (
     write_classes,
 )
 from resnet_zclass.simulate import simulate_demo
+from resnet_zclass.training_state import KeepState, count_epochs, find_state
 from resnet_zclass.workers import launch_workers, list_facts, take_part
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ FIT_OPTIONS = (
     "batch_size", "optimizer", "loss", "focal_gamma", "schedule", "lr_decay", "cycle_epochs", "min_learning_rate",
     "warmup_epochs", "patience", "monitor", "seed", "sync_batch_norm"
 )  # fmt: skip
+DEVICE_OPTIONS = ("multiGPU", "gpus", "join_timeout_s")
 
 
 @command("train")
@@ -64,17 +66,12 @@ def main(options: TrainOptions) -> None:
         simulate_demo(load_options("simulate", DEFAULT_PRESET))
     data = read_dataset(options.data_path, **choose_reading(options))
     options = settle(options, data)
-    run_path = name_run(options.save_logs_path, options.run_name or options.model_name)
-    check_free(run_path, options.overwrite and not options.preview)
-    if run_path.resolve() in Path(options.weights).resolve().parents:
-        raise InputError(f"--weights {options.weights} lies in the run to be written; choose another --run_name.")
-    if (before := find_run(options.weights)) is not None:
-        data = recognise(before, data)
-        if options.folds:
-            print(f"warning: folds test on images that {before} may have been trained on; results flatter.")
     if options.workers > 1:
         launch_workers(options)
         return
+    run_path = name_run(options.save_logs_path, options.run_name or options.model_name)
+    begun = claim_run(run_path, options)
+    data = recognise_before(data, options.weights, run_path, options.folds > 0)
     train = functools.partial(
         train_run,
         rounds=rz.rounds.plan_rounds(**pick(scale_rates(options), *ROUND_OPTIONS)),
@@ -84,19 +81,38 @@ def main(options: TrainOptions) -> None:
         mixing=pick(options, "mixup", "cutmix"),
         balance=pick(options, "oversample", "oversample_to", "class_weights"),
         fit=pick(options, *FIT_OPTIONS),
-        record=dataclasses.replace(options, run_name=run_path.name, overwrite=False),
+        record=dataclasses.replace(options, run_name=run_path.name, overwrite=False, resume=False),
         **pick(options, "head_epochs", "soft_labels", "thresholds", "feature_views", "deterministic", "preview"),
     )
     facts = list_facts(options, data)
-    with take_part(run_path, facts, options.multiGPU, options.gpus, options.join_timeout_s) as folder:
+    with take_part(run_path, begun, facts, **pick(options, *DEVICE_OPTIONS)) as (folder, resume):
+        if resume and is_finished(folder):
+            print(f"{folder} is finished already.")
+        train = functools.partial(train, resume=resume)
         if options.folds and not options.preview:
-            cross_validate(data, folder, train, options.folds, options.seed, options.val_fraction, options.keep_val)
+            if not (resume and is_finished(folder)):
+                cross_validate(data, folder, train, options.folds, options.seed, options.val_fraction, options.keep_val)
             return
         if not len(data.indices("val")) and options.monitor.startswith("val_"):
             data = hold_out_validation(data, options.val_fraction, options.seed)
         train(data, folder)
         if options.evaluate and not options.preview:
-            evaluate_held_out(folder, data)
+            evaluate_held_out(folder, data, again=not resume)
+
+
+def recognise_before(data: Dataset, weights: str, run_path: Path, folds: bool) -> Dataset:
+    """The set, split as the run was whose model is trained further, if any.
+
+    Raises:
+        InputError: If that model lies in the run to be written.
+    """
+    if run_path.resolve() in Path(weights).resolve().parents:
+        raise InputError(f"--weights {weights} lies in the run to be written; choose another --run_name.")
+    if (before := find_run(weights)) is None:
+        return data
+    if folds:
+        print(f"warning: folds test on images that {before} may have been trained on; results flatter.")
+    return recognise(before, data)
 
 
 def scale_rates(options: TrainOptions) -> TrainOptions:
@@ -123,11 +139,13 @@ def scale_rates(options: TrainOptions) -> TrainOptions:
     )
 
 
-def evaluate_held_out(run_path: Path, data: Dataset) -> None:
-    """Evaluates a run on the split test, or on val where there is no test."""
+def evaluate_held_out(run_path: Path, data: Dataset, again: bool = True) -> None:
+    """Evaluates a run on the split test, or on val where there is no test; `again` even where it was done before."""
     held_out = [split for split in ("test", "val") if len(data.indices(split))]
     if not held_out:
         print(f"{data.path} has no split test or val, so the run is not evaluated.")
+        return
+    if not again and (run_path / name_evaluation(held_out[0]) / "metrics.json").is_file():
         return
     if held_out[0] == "val":
         print("There is no split test: val is evaluated, on which the best epoch was chosen, so it flatters.")
@@ -152,6 +170,7 @@ def train_run(
     deterministic: bool = False,
     preview: bool = False,
     is_fold: bool = False,
+    resume: bool = False,
 ) -> None:
     """Trains on the splits train and val of a set, round after round, and writes the folder of the run.
 
@@ -173,27 +192,37 @@ def train_run(
         deterministic: Whether only deterministic operations are used.
         preview: Whether to stop before training, when the pictures of what would be trained are drawn.
         is_fold: Whether this is a fold of a cross-validation, which makes the folder of all folds with the first.
+        resume: Whether to go on with the run if it was begun.
 
     Raises:
         InputError: If a class lacks training or validation images, or something does not suit the set.
     """
+    if goes_on := resume and is_begun(run_path, record):
+        check_same_data(run_path, data)
+        note_data_path(run_path, record.data_path)
+        if is_finished(run_path):
+            clear_states(run_path)
+            return
     check_trainable(data, fit, strengths | mixing, soft_labels)
     rz.backend.keras.utils.set_random_seed(fit["seed"])
     if deterministic:
         rz.backend.tf.config.experimental.enable_op_determinism()
     made = prepare(data, rounds, build, strengths, balance, weights, head_epochs, fit["seed"], record)
     rates = [(round_.folder, rz.rounds.list_rates(round_, fit)) for round_ in made.rounds]
-    start_run(run_path, dataclasses.replace(record, camera_offset=made.camera_offset), data, is_fold)
+    if not goes_on:
+        record = dataclasses.replace(record, camera_offset=made.camera_offset)
+        start_run(run_path, record, data, is_fold and not resume)
     draw_preview(run_path, data, made.augment, made.drawn, made.class_weights, rates, fit["seed"])
     if preview:
         print(f"pictures: {run_path}")
         return
     targets = one_hot(data.labels, len(data.classes), soft_labels) if data.is_z else data.targets
-    model = train_rounds(data, run_path, made, targets, build_mix(**mixing), feature_views, fit)
+    model = train_rounds(data, run_path, made, targets, build_mix(**mixing), feature_views, fit, goes_on)
     if thresholds == "fit":
         write_classes(run_path, data, fit_on_validation(model, data))
-    with whole_file(run_path / MODEL_FILE) as partial:
+    with whole_file(run_path / MODEL_FILE, lasting=True) as partial:
         model.save(partial)
+    clear_states(run_path)
     print(f"model: {run_path / MODEL_FILE}")
 
 
@@ -205,6 +234,7 @@ def train_rounds(
     mix: Callable | None,
     feature_views: int,
     fit: dict[str, Any],
+    resume: bool = False,
 ) -> "keras.Model":
     """Trains round after round, each from the best checkpoint of the one before; returns the last one's best.
 
@@ -225,6 +255,7 @@ def train_rounds(
             feature_views=feature_views,
             fit=fit,
             several=data.several,
+            resume=resume,
         )
     return model
 
@@ -242,28 +273,57 @@ def train_round(
     feature_views: int,
     fit: dict[str, Any],
     several: bool,
+    resume: bool = False,
 ) -> "keras.Model":
     """Trains one round of a run into its folder; returns the best checkpoint. Arguments as of `train_run`.
 
     While the backbone is frozen, features of single images are stored, so nothing is mixed.
     """
-    folder.mkdir()
-    checkpoint_path = folder / rz.callbacks.CHECKPOINT_FILE
+    folder.mkdir(exist_ok=resume)
+    found = find_state(folder) if resume else None
+    if found and (found[1]["stopped"] or found[1]["epoch"] >= round_.epochs):
+        print(f"{title}: finished already.")
+        return load_best(folder, fit["seed"])
     rz.models.apply_freeze(model, round_.freeze)
-    callbacks = functools.partial(rz.callbacks.build_callbacks, folder, model, title=title)
+    callbacks = functools.partial(build_callbacks, folder, model, found, title=title)
+    how = {"weigh": weigh, "first_epoch": found[1]["epoch"] if found else 0}
     try:
         if round_.freeze == "head_only":
+            if found:
+                check_backbone(model, folder)
             features = rz.rounds.compute_features(model, *train_set, val_set, augment, feature_views, fit)
-            rz.rounds.fit_round(model.get_layer("head"), *features, round_, callbacks, fit, several, weigh=weigh)
+            rz.rounds.fit_round(model.get_layer("head"), *features, round_, callbacks, fit, several, **how)
         else:
-            rz.rounds.fit_round(model, *train_set, val_set, round_, callbacks, fit, several, augment, mix, weigh)
+            rz.rounds.fit_round(model, *train_set, val_set, round_, callbacks, fit, several, augment, mix, **how)
     except KeyboardInterrupt:
-        saved = checkpoint_path.is_file()
-        said = f"the best so far is {checkpoint_path}; --overwrite begins anew." if saved else "nothing was saved yet."
-        raise KeyboardInterrupt(said) from None
-    if not checkpoint_path.is_file():
+        checkpoint_path, epoch = folder / rz.callbacks.CHECKPOINT_FILE, count_epochs(folder) + 1
+        saved = f"; the best so far is {checkpoint_path}" if checkpoint_path.is_file() else ""
+        raise KeyboardInterrupt(f"--resume goes on from epoch {epoch} of {title}{saved}.") from None
+    if not (folder / rz.callbacks.CHECKPOINT_FILE).is_file():
         raise InputError(f"{folder}: the loss was no number from the first epoch on; lower --learning_rate.")
-    return rz.models.load_model(checkpoint_path)
+    return load_best(folder, fit["seed"])
+
+
+def build_callbacks(
+    folder: Path, model: "keras.Model", found: tuple | None, **watched: Any
+) -> "list[keras.callbacks.Callback]":
+    """The callbacks of a round; the last one keeps its state and goes on from what was `found`."""
+    callbacks = rz.callbacks.build_callbacks(folder, model, **watched)
+    return [*callbacks, KeepState(folder, callbacks, found)]
+
+
+def load_best(folder: Path, seed: int) -> "keras.Model":
+    """Loads the best checkpoint of a round; a model draws the seeds of its dropout when it is loaded."""
+    rz.backend.keras.utils.set_random_seed(seed)
+    return rz.models.load_model(folder / rz.callbacks.CHECKPOINT_FILE)
+
+
+def check_backbone(model: "keras.Model", folder: Path) -> None:
+    """Raises `InputError` if the frozen backbone, which no state holds, is not the one that a round began with."""
+    before = rz.models.load_model(folder / rz.callbacks.CHECKPOINT_FILE)
+    digests = {rz.rebuild.digest_weights(*part.get_layer("backbone").get_weights()) for part in (before, model)}
+    if len(digests) > 1:
+        raise InputError(f"--weights holds others than those that {folder} began with; --overwrite begins anew.")
 
 
 def fit_on_validation(model: "keras.Model", data: Dataset) -> np.ndarray:

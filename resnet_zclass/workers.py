@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,27 +25,34 @@ from resnet_zclass.opts import save_options
 
 # What may differ between workers: where things lie on their machines, and what only the chief does.
 OWN_OPTIONS = ("data_path", "save_logs_path", "run_name", "overwrite", "workers")
+SENT = (".keras", ".npz", ".toml", ".csv", ".json")  # of a run that is gone on with
 LEAVE_S = 30  # for the other workers to end by themselves after one has failed
 
 
 @contextlib.contextmanager
 def take_part(
-    run_path: Path, facts: dict[str, str], several: bool, gpus: int | None, timeout_s: float
-) -> Iterator[Path]:
+    run_path: Path,
+    begun: bool,
+    facts: dict[str, str],
+    multiGPU: bool,
+    gpus: int | None,
+    join_timeout_s: float,
+) -> Iterator[tuple[Path, bool]]:
     """Trains in the block with all devices of this process, and with the other workers if the environment names any.
 
     All workers do the same and come to the same; the chief alone writes the run, the others into a folder that is
-    removed, and say nothing.
+    removed, and say nothing. A run that is gone on with is sent to them.
 
     Args:
         run_path: Folder of the run.
+        begun: Whether the run is there and gone on with.
         facts: What must be equal at all workers, see `list_facts`.
-        several: Whether to use more than one device where there is no cluster.
+        multiGPU: Whether to use more than one device where there is no cluster.
         gpus: Devices of each process; None: all there are.
-        timeout_s: How long to wait for other workers, in seconds.
+        join_timeout_s: How long to wait for other workers, in seconds.
 
     Yields:
-        The folder to write to.
+        The folder to write to, and whether the run is gone on with.
 
     Raises:
         InputError: If the environment is malformed, a worker does not join or wants something else.
@@ -52,15 +61,37 @@ def take_part(
     cluster = find_cluster(read_slurm=rz.distribute.read_slurm)
     with contextlib.ExitStack() as stack:
         if cluster:
-            if not cluster.is_chief:
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="resnet_zclass-"))
-                run_path = Path(folder) / run_path.name
             print(f"waiting for {len(cluster.addresses)} workers; this is {cluster.name(cluster.index)}", flush=True)
-            meet(cluster, facts, timeout_s)
-            if not cluster.is_chief:
-                stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
-        stack.enter_context(rz.distribute.use_devices(several, gpus, cluster, timeout_s))
-        yield run_path
+            meet(cluster, facts, join_timeout_s)
+        if cluster and not cluster.is_chief:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="resnet_zclass-"))
+            run_path = Path(folder) / run_path.name
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
+        stack.enter_context(rz.distribute.use_devices(multiGPU, gpus, cluster, join_timeout_s))
+        sent = rz.distribute.share_bytes(_pack(run_path) if begun and rz.distribute.is_chief() else b"")
+        if cluster and not cluster.is_chief:
+            begun = _unpack(sent, run_path)
+        yield run_path, begun
+
+
+def _pack(run_path: Path) -> bytes:
+    """All files of a run that going on with it needs; nothing without several workers."""
+    if rz.distribute.count_workers() == 1:
+        return b""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        for path in run_path.rglob("*"):
+            if path.suffix in SENT and not path.name.startswith("."):
+                file.write(path, path.relative_to(run_path))
+    return packed.getvalue()
+
+
+def _unpack(sent: bytes, run_path: Path) -> bool:
+    """Writes what the chief sent; whether it sent anything."""
+    if sent:
+        with zipfile.ZipFile(io.BytesIO(sent)) as file:
+            file.extractall(run_path)
+    return bool(sent)
 
 
 def list_facts(options: TrainOptions, data: Dataset) -> dict[str, str]:

@@ -78,3 +78,21 @@ def test_only_a_folder_of_its_own_kind_is_replaced(tmp_path):
     ):
         pass
     assert (tmp_path / "stacks" / "raw.tif").read_text() == "raw"
+
+
+def test_a_folder_is_replaced_at_once_and_not_bit_by_bit(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    for name in ("opts.toml", "old"):
+        (tmp_path / "run" / name).write_text("old")
+
+    def stopped(path, **_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", stopped)
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "run", overwrite=True) as partial:
+        (partial / "new").write_text("new")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["new"]
+    monkeypatch.undo()
+    with whole_folder(tmp_path / "run", overwrite=True) as partial:
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
