@@ -52,7 +52,7 @@ def capture(fitted: keras.Model, callbacks: Sequence[keras.callbacks.Callback], 
         "format": FORMAT,
         "epoch": epoch,
         "stopped": fitted.stop_training,
-        "learning_rate": float(fitted.optimizer.learning_rate),
+        "learning_rate": float(keras.ops.convert_to_numpy(fitted.optimizer.learning_rate)),
         "callbacks": [_remember(callback) for callback in callbacks],
     }
     return arrays, json.loads(json.dumps(metadata, default=lambda number: np.asarray(number).item()))
