@@ -39,9 +39,16 @@ with _later_interrupt(), silent_stderr():
 
 tf.get_logger().setLevel("ERROR")  # its warnings speak of retracing, which a new model per fold does on purpose
 
-__all__ = ["has_gpu", "keras", "tf"]
+__all__ = ["has_gpu", "keras", "limit_threads", "tf"]
 
 
 def has_gpu() -> bool:
     """Whether TensorFlow sees a GPU."""
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+def limit_threads(n: int) -> None:
+    """Lets TensorFlow compute with `n` threads; to no effect once it has begun to compute."""
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(n)
+        tf.config.threading.set_inter_op_parallelism_threads(n)
