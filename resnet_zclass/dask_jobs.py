@@ -6,10 +6,13 @@ must see the same file system, and have this package installed.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import logging
+import multiprocessing.resource_tracker
 import os
+import signal
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -79,14 +82,16 @@ def open_client(scheduler: str, workers: int = 1) -> Iterator[Client]:
         warnings.filterwarnings("ignore", message="Port [0-9]+ is already in use")  # another is taken, and told below
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         if scheduler == LOCAL:
-            cluster = distributed.LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address="127.0.0.1:8787",
-                silence_logs=logging.CRITICAL,
-            )
-            client = stack.enter_context(distributed.Client(stack.enter_context(cluster)))
+            with _deaf_to_interrupts():
+                cluster = distributed.LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address="127.0.0.1:8787",
+                    silence_logs=logging.CRITICAL,
+                )
+                stack.enter_context(cluster)
+            client = stack.enter_context(distributed.Client(cluster))
         else:
             client = stack.enter_context(_connect(distributed.Client, scheduler))
         threads = client.nthreads()
@@ -139,6 +144,23 @@ def describe(error: BaseException) -> str:
     return words if isinstance(error, InputError) else f"{type(error).__name__}: {words}".removesuffix(": ")
 
 
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Keeps Ctrl-C from the processes that are started in the block; it reaches this one when the block ends.
+
+    A terminal sends it to all of them, and workers that are interrupted print tracebacks; the client stops them itself.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    multiprocessing.resource_tracker.ensure_running()  # which would open the ears of whoever starts it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what is started inherits it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _is_address(scheduler: str) -> bool:
     host, _, port = scheduler.rpartition(":")
     return bool(host.rpartition("//")[2]) and port.rstrip("/").isdigit()
@@ -186,14 +208,15 @@ def _attempt(task: Callable[[Item], Any], item: Item) -> tuple[Any, str]:
 
 
 def _read(future: Any) -> tuple[Any, str, bool]:
+    """Result, reason and whether the task lost its workers; waits if the worker that had the result is lost too."""
     distributed = need("distributed", extra="dask")
-    if future.status == "finished":
+    try:
         return *future.result(), False
-    if future.status != "error":
+    except distributed.KilledWorker as error:
+        return None, f"every worker that it was given to died ({error.allowed_failures + 1} of them).", True
+    except (distributed.CancelledError, asyncio.CancelledError) as error:
         raise InputError(
             "the Dask scheduler or the connection to it was lost; start the same command again, what is done is kept."
-        )
-    error = future.exception()
-    if isinstance(error, distributed.KilledWorker):
-        return None, f"every worker that it was given to died ({error.allowed_failures + 1} of them).", True
-    return None, describe(error), False
+        ) from error
+    except Exception as error:  # the worker could not even begin
+        return None, describe(error), False

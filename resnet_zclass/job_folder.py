@@ -168,6 +168,7 @@ class JobFolder:
         step = max(1, len(todo) // 10)
         with open_client(scheduler, n_workers) as client, count_up(title, total=len(todo)) as advance:
             for n, (item, count, reason) in enumerate(map_tasks(client, work, todo, title), start=1):
+                reason = reason.replace(str(item.files[0]), item.name)
                 advance(1)
                 n_failed += bool(reason)
                 if reason:

@@ -107,14 +107,13 @@ class PredictTask:
         """Writes the predictions of an image to its part; returns their number. There is no part without any."""
         threads = threads or need("distributed", extra="dask").get_worker().state.nthreads
         with _ONE_AT_A_TIME:
-            run, engine, spots = _load(self, threads)
+            run, spots = _read_shared(self)
         # Positions are looked up by the name that the user gave, files are read by the name that holds everywhere.
         if spots is not None:
             spots = rz.beads.spots_of(spots, Path(item.name)).drop(columns="source", errors="ignore")
         file = str(Path(item.name).parent / item.files[0].name)
-        parts = predict_images(
-            run, {Path(item.name): item.files}, spots, self.batch_size, functools.partial(_predict_alone, engine), ""
-        )
+        predict = functools.partial(_predict_alone, self, threads)
+        parts = predict_images(run, {Path(item.name): item.files}, spots, self.batch_size, predict, title="")
         n_rows, first = 0, next(parts, None)
         if first is None:
             return 0
@@ -134,19 +133,24 @@ def build_part(run: Run, rows: list[dict], probabilities: np.ndarray, has_spots:
     return table.astype({"page": "int64", "z_um": "float64", "z_um_sd": "float64", **dict.fromkeys(places, "float64")})
 
 
-def _predict_alone(engine: "rz.engines.Engine", crops: np.ndarray) -> np.ndarray:
+def _predict_alone(task: PredictTask, threads: int, crops: np.ndarray) -> np.ndarray:
     with _ONE_AT_A_TIME:
-        return engine(crops)
+        return load_engine(task, threads)(crops)
 
 
 @functools.lru_cache(maxsize=1)
-def _load(task: PredictTask, threads: int) -> tuple[Run, "rz.engines.Engine", "DataFrame | None"]:
-    """What all images of a job share, loaded by each worker process once."""
+def _read_shared(task: PredictTask) -> "tuple[Run, DataFrame | None]":
+    """The run and the positions, read by each worker process once for all images of a job."""
+    return read_run(task.run_path), rz.beads.read_spots(task.spots_path) if task.spots_path else None
+
+
+@functools.lru_cache(maxsize=1)
+def load_engine(task: PredictTask, threads: int) -> "rz.engines.Engine":
+    """The engine of a job, loaded by each worker process once, when it has crops to predict."""
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # workers may share a GPU
     if task.engine == "keras":
         rz.backend.limit_threads(threads)
-    spots = rz.beads.read_spots(task.spots_path) if task.spots_path else None
-    return read_run(task.run_path), rz.engines.load_engine(task.engine, task.engine_path, threads), spots
+    return rz.engines.load_engine(task.engine, task.engine_path, threads)
 
 
 def _describe_job(run: Run, engine: str, engine_path: Path, spots: str, suffix: str) -> dict[str, Any]:
