@@ -84,8 +84,9 @@ def main() -> None:
         commands = choose_words(folder)
 
         def add(command: str, how: str, words: list, n_stacks: int) -> None:
-            seconds = run_command(words)["seconds"]
-            rows.append({"command": command, "how": how, "stacks": n_stacks, "seconds": seconds})
+            used = run_command(words)
+            times = {"seconds": used["seconds"], "processor s": used["cpu_seconds"]}
+            rows.append({"command": command, "how": how, "stacks": n_stacks, **times})
             print(rows[-1], flush=True)
 
         for command, words in commands.items():

@@ -132,7 +132,7 @@ def cut_stack(
     beads["group"] = _name_beads(beads["reason"] == "")
     pixels, rows = _cut_beads(stack.planes, beads, planes, crop_px)
     return StackCrops(
-        pixels, rows, beads, stack.planes.max(axis=0), dataclasses.replace(stack, planes=stack.planes[:0])
+        pixels, rows, beads, stack.planes.max(axis=0), dataclasses.replace(stack, planes=stack.planes[:0].copy())
     )
 
 

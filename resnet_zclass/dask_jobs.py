@@ -1,7 +1,8 @@
 """One task for each of many files, on the workers of a Dask cluster: on this machine, or on those of a scheduler.
 
 Only names of files and counts travel through the scheduler. Workers read inputs and write results themselves, so they
-must see the same file system, and have this package installed.
+must see the same file system, and have this package installed. A worker process does one task at a time; if it has
+several threads, these are for the task to compute with.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import multiprocessing.resource_tracker
 import os
 import signal
+import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +30,9 @@ Item = TypeVar("Item")
 LOCAL = "local"
 CONNECT_S = 10  # until a scheduler that does not answer is given up
 LEAST_IN_FLIGHT = 32  # enough for Dask to hold tasks back at the scheduler and for a cluster to see that it is to grow
+
+# Of a worker with several threads: engines serve one task, and modules that load lazily must not be loaded by two.
+_ONE_AT_A_TIME = threading.Lock()
 
 MODULES = ("distributed", "bokeh", "pyarrow")  # of the extra `dask`
 
@@ -80,7 +85,8 @@ def open_client(scheduler: str, workers: int = 1) -> Iterator[Client]:
     distributed = need("distributed", extra="dask")
     with contextlib.ExitStack() as stack, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Port [0-9]+ is already in use")  # another is taken, and told below
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        for name in ("distributed", "distributed.client", "distributed.scheduler", "distributed.nanny"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # tracebacks of what is told below in a line
         if scheduler == LOCAL:
             with _deaf_to_interrupts():
                 cluster = distributed.LocalCluster(
@@ -95,7 +101,9 @@ def open_client(scheduler: str, workers: int = 1) -> Iterator[Client]:
         else:
             client = stack.enter_context(_connect(distributed.Client, scheduler))
         threads = client.nthreads()
-        print(f"dask: {len(threads)} workers, {sum(threads.values())} threads; dashboard: {client.dashboard_link}")
+        has_dashboard = "dashboard" in client.scheduler_info()["services"]
+        dashboard = client.dashboard_link if has_dashboard else "none"
+        print(f"dask: {len(threads)} workers, {sum(threads.values())} threads; dashboard: {dashboard}", flush=True)
         if not threads:
             print("dask: the scheduler has no workers yet; the job begins with the first", flush=True)
         yield client
@@ -202,7 +210,8 @@ def _run_bounded(
 def _attempt(task: Callable[[Item], Any], item: Item) -> tuple[Any, str]:
     """Runs a task on a worker. A failure is a result: else Dask would keep its traceback, and stop what waits."""
     try:
-        return task(item), ""
+        with _ONE_AT_A_TIME:
+            return task(item), ""
     except Exception as error:
         return None, describe(error)
 

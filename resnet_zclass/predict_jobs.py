@@ -5,7 +5,6 @@ import functools
 import hashlib
 import itertools
 import os
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,6 @@ from resnet_zclass.runs import CROPS_FILE, MODEL_FILE, Run, read_run
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-_ONE_AT_A_TIME = threading.Lock()  # a worker may have several threads, an engine serves one
 
 
 def predict_folder(
@@ -106,13 +103,12 @@ class PredictTask:
     def __call__(self, item: Input, threads: int | None = None) -> int:
         """Writes the predictions of an image to its part; returns their number. There is no part without any."""
         threads = threads or need("distributed", extra="dask").get_worker().state.nthreads
-        with _ONE_AT_A_TIME:
-            run, spots = _read_shared(self)
+        run, spots = _read_shared(self)
         # Positions are looked up by the name that the user gave, files are read by the name that holds everywhere.
         if spots is not None:
             spots = rz.beads.spots_of(spots, Path(item.name)).drop(columns="source", errors="ignore")
         file = str(Path(item.name).parent / item.files[0].name)
-        predict = functools.partial(_predict_alone, self, threads)
+        predict = functools.partial(_predict, self, threads)
         parts = predict_images(run, {Path(item.name): item.files}, spots, self.batch_size, predict, title="")
         n_rows, first = 0, next(parts, None)
         if first is None:
@@ -133,9 +129,8 @@ def build_part(run: Run, rows: list[dict], probabilities: np.ndarray, has_spots:
     return table.astype({"page": "int64", "z_um": "float64", "z_um_sd": "float64", **dict.fromkeys(places, "float64")})
 
 
-def _predict_alone(task: PredictTask, threads: int, crops: np.ndarray) -> np.ndarray:
-    with _ONE_AT_A_TIME:
-        return load_engine(task, threads)(crops)
+def _predict(task: PredictTask, threads: int, crops: np.ndarray) -> np.ndarray:
+    return load_engine(task, threads)(crops)  # not before there are crops: loading takes seconds
 
 
 @functools.lru_cache(maxsize=1)

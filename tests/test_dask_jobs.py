@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -314,3 +315,19 @@ def test_a_missing_extra_is_named(module, drawn_run, folder, monkeypatch, capsys
     monkeypatch.setattr(extras, "is_installed", lambda other: other != module)
     assert run_predict(None, drawn_run, "stacks", "--dask_scheduler", "local") == 2
     assert f"error: {module} is not installed; pip install 'resnet_zclass[dask]'." in capsys.readouterr().err
+
+
+def test_a_worker_with_several_threads_does_one_task_at_a_time():
+    running, most = set(), []
+
+    def task(item: int) -> int:
+        running.add(item)
+        time.sleep(0.02)
+        most.append(len(running))
+        running.remove(item)
+        return item
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(lambda item: dask_jobs._attempt(task, item), range(8)))
+    assert outcomes == [(item, "") for item in range(8)]
+    assert max(most) == 1
