@@ -265,6 +265,21 @@ def test_lost_workers_are_replaced_and_what_kills_them_is_reported(client, tmp_p
     assert (tmp_path / "once").exists()
 
 
+def test_what_lost_its_workers_beside_another_is_tried_again_alone(monkeypatch):
+    def run_bounded(client, task, items, name, room):
+        for item in items:
+            dies = item == "always" or (item == "neighbour" and room() > 1)
+            yield (item, None, "died", True) if dies else (item, task(item), "", False)
+
+    class Client:
+        def nthreads(self):
+            return {"worker": 2}
+
+    monkeypatch.setattr(dask_jobs, "_run_bounded", run_bounded)
+    outcomes = list(dask_jobs.map_tasks(Client(), len, ["always", "neighbour", "a"], "dying"))
+    assert outcomes == [("a", 1, ""), ("always", None, "died"), ("neighbour", 9, "")]
+
+
 def test_no_more_tasks_wait_at_the_scheduler_than_keep_it_busy(client, monkeypatch):
     monkeypatch.setattr(dask_jobs, "LEAST_IN_FLIGHT", 3)
     submitted = []
