@@ -17,16 +17,18 @@ PACKAGES = ("resnet_zclass", "tensorflow", "keras", "numpy", "scikit-learn")
 
 
 def run_command(words: list[str], cwd: Path | None = None) -> dict[str, float]:
-    """Runs `python` with `words`; returns its wall time in s and its peak memory in GB, both of this command alone.
+    """Runs `python` with `words`; returns its wall and processor time in s and its peak memory in GB, of it alone.
 
-    The memory is that of the largest child of a helper process, so every call has a helper of its own.
+    The memory is that of the largest child of a helper process, so every call has a helper of its own. Processor time
+    counts what the command's own processes took, and hardly changes when others keep the machine busy.
     """
     code = (
         "import json, resource, subprocess, sys, time\n"
         "start = time.perf_counter()\n"
         "done = subprocess.run([sys.executable, *sys.argv[1:]], stdout=sys.stderr)\n"
-        "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6\n"
-        "print(json.dumps({'seconds': time.perf_counter() - start, 'peak_gb': peak, 'code': done.returncode}))\n"
+        "seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "result = {'seconds': seconds, 'cpu_seconds': used.ru_utime + used.ru_stime, 'peak_gb': used.ru_maxrss / 1e6}\n"
+        "print(json.dumps(result | {'code': done.returncode}))\n"
     )
     done = subprocess.run([sys.executable, "-c", code, *map(str, words)], cwd=cwd, stdout=subprocess.PIPE, text=True)
     result = json.loads(done.stdout)

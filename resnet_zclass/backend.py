@@ -39,7 +39,7 @@ with _later_interrupt(), silent_stderr():
 
 tf.get_logger().setLevel("ERROR")  # its warnings speak of retracing, which a new model per fold does on purpose
 
-__all__ = ["count_gpus", "has_gpu", "keras", "tf"]
+__all__ = ["count_gpus", "has_gpu", "keras", "limit_threads", "tf"]
 
 
 def count_gpus() -> int:
@@ -50,3 +50,10 @@ def count_gpus() -> int:
 def has_gpu() -> bool:
     """Whether TensorFlow sees a GPU."""
     return count_gpus() > 0
+
+
+def limit_threads(n: int) -> None:
+    """Lets TensorFlow compute with `n` threads; to no effect once it has begun to compute."""
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(n)
+        tf.config.threading.set_inter_op_parallelism_threads(n)

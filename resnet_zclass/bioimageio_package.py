@@ -21,8 +21,9 @@ from PIL import Image
 
 import resnet_zclass as rz
 from resnet_zclass.classifier import Classifier, spread
-from resnet_zclass.engines import MAX_DIFFERENCE, METADATA_FILE, METADATA_KEY, ONNX_IN_PACKAGE, need
+from resnet_zclass.engines import MAX_DIFFERENCE, METADATA_FILE, METADATA_KEY, ONNX_IN_PACKAGE
 from resnet_zclass.errors import InputError
+from resnet_zclass.extras import need
 from resnet_zclass.opts import require
 from resnet_zclass.predict import predict_probabilities
 

@@ -1,4 +1,4 @@
-"""Cuts labelled crops out of stacks of beads, or reads crops that are sorted by z already.
+"""Cuts labelled crops out of stacks of beads.
 
 A class is a z plane: a plane of the stack ("absolute") or a distance from each bead's own focus ("relative").
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,16 +17,13 @@ import numpy as np
 
 from resnet_zclass.beads import REASONS, cut_crops, find_beads, place_spots, read_spots, spots_of
 from resnet_zclass.errors import InputError
-from resnet_zclass.images import Stack, read_pages, read_stack
+from resnet_zclass.images import Stack, read_stack
 from resnet_zclass.progress import track
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 pd = lazy.load("pandas")
-
-# A number at the end of a file's name; a sign counts where no word ends before it (bead-3 is bead 3, z-3 is -3).
-_NUMBER = re.compile(r"((?:(?<![A-Ya-y0-9])[+-])?\d+(?:\.\d+)?)\s*(um|µm|nm)?$", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +45,25 @@ class Crops:
     classes: list[str]
     fields: list[tuple[str, np.ndarray, DataFrame]]
     notes: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class StackCrops:
+    """The crops of one stack.
+
+    Attributes:
+        pixels: array `(N, crop_px, crop_px)`, bead by bead and upwards in z.
+        rows: DataFrame of N rows: `group,y,x,focus,plane,offset`; groups are beads, named `bead00`, ...
+        beads: its beads, as `find_beads` gives them, with `group` (empty where refused).
+        projection: brightest pixel along z, `(H, W)`.
+        stack: z step and pixel size of the stack, without its planes.
+    """
+
+    pixels: np.ndarray
+    rows: DataFrame
+    beads: DataFrame
+    projection: np.ndarray
+    stack: Stack
 
 
 def cut_stacks(
@@ -76,70 +91,86 @@ def cut_stacks(
         InputError: If a stack has fewer planes or pixels than asked, stacks differ in type or z step, or no bead
             can be used.
     """
-    spots = read_spots(spots_path) if spots_path else None
-    names, kinds, fields, parts, notes = short_names(paths), {}, [], [], []
+    spots = read_stack_spots(spots_path, len(paths)) if spots_path else None
+    parts: dict[Path, StackCrops] = {}
     for path in track(paths, "finding beads"):
-        stack = read_stack(path)
-        _refuse_small(path, stack.planes, crop_px, planes)
-        kinds[path] = dataclasses.replace(stack, planes=stack.planes[:0])
-        _refuse_mixed({path: kind.planes.dtype.name for path, kind in kinds.items()}, "pixel types")
-        if spots is None:
-            beads = find_beads(stack.planes, crop_px, min_distance_px)
-        else:
-            chosen = _spots_of(spots, path, len(paths), spots_path)
-            beads = place_spots(stack.planes, chosen, crop_px, min_distance_px)
-        beads = choose_planes(beads, len(stack.planes), planes, focus)
-        beads["group"] = _name_beads(names[path], beads["reason"] == "")
-        fields.append((names[path], stack.planes.max(axis=0), beads))
-        parts.append(_cut_beads(path, stack.planes, beads, planes, crop_px))
-        notes += _describe_beads(path, beads)
-    table = pd.concat([rows for _, rows in parts], ignore_index=True)
+        chosen = spots if spots is None else spots_of(spots, path)
+        parts[path] = cut_stack(path, crop_px, planes, focus, chosen, min_distance_px)
+        refuse_mixed({path: part.pixels.dtype.name for path, part in parts.items()}, "pixel types")
+    pixels = np.concatenate([part.pixels for part in parts.values()])
+    return join_stacks(parts, pixels, planes, focus, z_step_um)
+
+
+def cut_stack(
+    path: Path,
+    crop_px: int,
+    planes: int,
+    focus: str = "absolute",
+    spots: DataFrame | None = None,
+    min_distance_px: float | None = None,
+) -> StackCrops:
+    """Cuts the crops of all beads out of one stack; arguments as of `cut_stacks`.
+
+    Args:
+        path: TIFF file.
+        crop_px: int, side of the crops.
+        planes: int, number of classes.
+        focus: "absolute" or "relative".
+        spots: positions in this stack instead of detection, as of `beads.spots_of`.
+        min_distance_px: least distance of two beads.
+
+    Raises:
+        InputError: If the stack cannot be read or has fewer planes or pixels than asked.
+    """
+    stack = read_stack(path)
+    refuse_small(path, stack.planes, crop_px, planes)
+    if spots is None:
+        beads = find_beads(stack.planes, crop_px, min_distance_px)
+    else:
+        beads = place_spots(stack.planes, spots, crop_px, min_distance_px)
+    beads = choose_planes(beads, len(stack.planes), planes, focus)
+    beads["group"] = _name_beads(beads["reason"] == "")
+    pixels, rows = _cut_beads(stack.planes, beads, planes, crop_px)
+    return StackCrops(
+        pixels, rows, beads, stack.planes.max(axis=0), dataclasses.replace(stack, planes=stack.planes[:0].copy())
+    )
+
+
+def join_stacks(
+    parts: dict[Path, StackCrops], pixels: np.ndarray, planes: int, focus: str, z_step_um: float | None = None
+) -> Crops:
+    """Makes one set of the crops of several stacks, after which their beads are named.
+
+    Args:
+        parts: the crops of each stack, as of `cut_stack`.
+        pixels: those of all stacks, one stack after the other.
+        planes: int, number of classes.
+        focus: "absolute" or "relative".
+        z_step_um: distance of the planes in um; None: what the files say.
+
+    Raises:
+        InputError: If stacks differ in type or z step, or no bead can be used.
+    """
+    refuse_mixed({path: part.pixels.dtype.name for path, part in parts.items()}, "pixel types")
+    names = short_names(list(parts))
+    notes = list(itertools.chain.from_iterable(_describe_beads(path, part.beads) for path, part in parts.items()))
+    rows = [
+        part.rows.assign(group=_prefix(f"{names[path]}_", part.rows["group"]), source=path.as_posix())
+        for path, part in parts.items()
+    ]
+    table = pd.concat(rows, ignore_index=True)
     if table.empty:
         raise InputError(f"{notes[0]}; no bead is left, so lower --crop_px or --min_distance_px, or give --spots.")
-    step_um, note = _agree_on_step(kinds, z_step_um)
+    step_um, note = _agree_on_step({path: part.stack for path, part in parts.items()}, z_step_um)
     classes = name_planes(planes, focus)
     table["label"] = np.take(classes, table["plane"])
     table["z_um"] = (table.pop("offset") * (np.nan if step_um is None else step_um)).round(9)
+    fields = [
+        (names[path], part.projection, part.beads.assign(group=_prefix(f"{names[path]}_", part.beads["group"])))
+        for path, part in parts.items()
+    ]
     notes += [*_describe_focus(fields), note, *_compare_offsets(table)]
-    return Crops(np.concatenate([pixels for pixels, _ in parts]), table, classes, fields, notes)
-
-
-def cut_classes(paths: Sequence[Path], crop_px: int, z_step_um: float | None = None) -> Crops:
-    """Reads crops that are sorted already: a file is one z position, its pages are samples.
-
-    The class is the file's name, see `order_classes`. Page k of every file is the same bead where all files have
-    as many pages, else every page is a bead of its own.
-
-    Args:
-        paths: TIFF files.
-        crop_px: int; pages that are larger are cut to their middle.
-        z_step_um: distance of the planes in um, for names that count planes.
-
-    Raises:
-        InputError: If files differ in type or shape, hold colour, or are smaller than a crop.
-    """
-    pages = {path: read_pages(path) for path in track(paths, "reading")}
-    _refuse_mixed({path: array.dtype.name for path, array in pages.items()}, "pixel types")
-    _refuse_mixed({path: " x ".join(map(str, array.shape[1:])) for path, array in pages.items()}, "shapes")
-    if pages[paths[0]].ndim == 4:
-        raise InputError(f"{paths[0]} holds colour (RGB) images; save one gray channel.")
-    classes, z_um = order_classes(sorted({path.stem for path in paths}), z_step_um)
-    if len(classes) < 2:
-        raise InputError(f"{paths[0]} is the only z position; --layout class wants a file for each of two at least.")
-    same_beads = len({len(array) for array in pages.values()}) == 1
-    folders = len({path.parent for path in paths}) > 1
-    parts, pixels = [], []
-    for path, array in pages.items():
-        _refuse_small(path, array, crop_px, 1)
-        owner = (f"{path.parent.name}_" if folders else "") + ("" if same_beads else f"{path.stem}_")
-        groups = [f"{owner}page{k:0{len(str(len(array)))}d}" for k in range(len(array))]
-        plane = classes.index(path.stem)
-        labels = {"label": path.stem, "source": path.as_posix(), "plane": plane, "z_um": z_um[plane]}
-        parts.append(pd.DataFrame({"group": groups}).assign(**labels))
-        top, left = (array.shape[1] - crop_px) // 2, (array.shape[2] - crop_px) // 2
-        pixels.append(array[:, top : top + crop_px, left : left + crop_px])
-    notes = _describe_pages(pages, crop_px, same_beads, z_um)
-    return Crops(np.concatenate(pixels), pd.concat(parts, ignore_index=True), classes, [], notes)
+    return Crops(pixels, table, classes, fields, notes)
 
 
 def choose_planes(beads: DataFrame, n_planes: int, planes: int, focus: str) -> DataFrame:
@@ -184,42 +215,6 @@ def name_planes(planes: int, focus: str) -> list[str]:
     return [f"{plane:0{digits}d}" for plane in range(planes)]
 
 
-def order_classes(names: Sequence[str], z_step_um: float | None = None) -> tuple[list[str], np.ndarray]:
-    """Orders classes upwards in z by the number at the end of each name.
-
-    The number is z in um where a name has a fraction or a unit (`z-0.30`, `+300nm`), else a plane: with a sign
-    (`-03`) counted from focus, without one (`00`, `01`) counted from the lowest, focus in the middle.
-
-    Returns:
-        The names in order, and `z_um` of each, NaN where the z step is unknown.
-
-    Raises:
-        InputError: If a name has no number at its end, or two have the same.
-
-    >>> order_classes(["+00", "+01", "-01"], z_step_um=0.1)
-    (['-01', '+00', '+01'], array([-0.1,  0. ,  0.1]))
-    >>> order_classes(["z1.5um", "z-0.5um"])
-    (['z-0.5um', 'z1.5um'], array([-0.5,  1.5]))
-    """
-    found = {name: _NUMBER.search(name) for name in names}
-    for name, match in found.items():
-        if match is None:
-            raise InputError(f"{name}: this file name has no z at its end; name files by plane (07) or um (-0.30um).")
-    values = {
-        name: float(match[1]) * (1e-3 if (match[2] or "").lower() == "nm" else 1) for name, match in found.items()
-    }
-    ordered = sorted(names, key=values.get)
-    for low, high in itertools.pairwise(ordered):
-        if values[low] == values[high]:
-            raise InputError(f"{low}, {high}: both file names mean the same z; a class is one file per folder.")
-    z = np.array([values[name] for name in ordered])
-    if any(match[2] or "." in match[1] for match in found.values()):
-        return ordered, z
-    if not any(match[1][0] in "+-" for match in found.values()):
-        z = z - z[len(z) // 2]
-    return ordered, np.round(z * (np.nan if z_step_um is None else z_step_um), 9)
-
-
 def short_names(paths: Sequence[Path]) -> dict[Path, str]:
     """Returns the name of each file without suffix, with its folder's name before it where two would be the same.
 
@@ -230,7 +225,18 @@ def short_names(paths: Sequence[Path]) -> dict[Path, str]:
     return {path: path.stem if count[path.stem] == 1 else f"{path.parent.name}_{path.stem}" for path in paths}
 
 
-def _refuse_small(path: Path, pages: np.ndarray, crop_px: int, planes: int) -> None:
+def read_stack_spots(spots_path: str, n_stacks: int) -> DataFrame:
+    """The positions in a CSV for some stacks; of several the column `source` must say which one is meant."""
+    spots = read_spots(spots_path)
+    if "source" not in spots and n_stacks > 1:
+        raise InputError(
+            f"{spots_path}: there are {n_stacks} stacks, so it wants a column source with the file's name."
+        )
+    return spots
+
+
+def refuse_small(path: Path, pages: np.ndarray, crop_px: int, planes: int) -> None:
+    """Raises `InputError` if `pages` `(N, H, W)` of a file are fewer than `planes` or smaller than a crop."""
     n_planes, height, width = pages.shape
     if n_planes < planes:
         raise InputError(
@@ -240,36 +246,29 @@ def _refuse_small(path: Path, pages: np.ndarray, crop_px: int, planes: int) -> N
         raise InputError(f"{path} is {height} x {width} px, smaller than --crop_px {crop_px}; give a smaller crop.")
 
 
-def _refuse_mixed(kinds: dict[Path, object], what: str) -> None:
+def refuse_mixed(kinds: dict[Path, object], what: str) -> None:
+    """Raises `InputError` if files are not all of one kind."""
     (first, kind), *others = kinds.items()
     for path, other in others:
         if other != kind:
             raise InputError(f"{first} and {path} have mixed {what} ({kind}, {other}); make them alike or apart.")
 
 
-def _spots_of(spots: DataFrame, path: Path, n_stacks: int, spots_path: str) -> DataFrame:
-    """The spots that lie in one stack: all of them, or those whose column `source` names its file."""
-    if "source" not in spots and n_stacks > 1:
-        raise InputError(
-            f"{spots_path}: there are {n_stacks} stacks, so it wants a column source with the file's name."
-        )
-    return spots_of(spots, path)
-
-
-def _name_beads(name: str, used: pd.Series) -> np.ndarray:
+def _name_beads(used: pd.Series) -> np.ndarray:
     digits = max(2, len(str(len(used) - 1)))
-    return np.where(used, [f"{name}_bead{i:0{digits}d}" for i in used.cumsum() - 1], "")
+    return np.where(used, [f"bead{i:0{digits}d}" for i in used.cumsum() - 1], "")
 
 
-def _cut_beads(
-    path: Path, stack: np.ndarray, beads: DataFrame, planes: int, crop_px: int
-) -> tuple[np.ndarray, DataFrame]:
+def _prefix(start: str, groups: pd.Series) -> list[str]:
+    return [start + group if group else "" for group in groups]
+
+
+def _cut_beads(stack: np.ndarray, beads: DataFrame, planes: int, crop_px: int) -> tuple[np.ndarray, DataFrame]:
     """The crops of one stack, bead by bead and upwards in z, and their rows."""
     used = beads[beads["reason"] == ""]
     rows = used.loc[used.index.repeat(planes), ["group", "y", "x", "focus", "zero"]].reset_index(drop=True)
     rows["plane"] = np.tile(np.arange(planes), len(used))
     rows["offset"] = rows["plane"] - rows.pop("zero")
-    rows["source"] = path.as_posix()
     rows[["y", "x", "focus"]] = rows[["y", "x", "focus"]].round(3)
     cuts = [
         cut_crops(stack[bead.first : bead.first + planes], [bead.y], [bead.x], crop_px)[0] for bead in used.itertuples()
@@ -312,15 +311,3 @@ def _compare_offsets(table: DataFrame) -> list[str]:
     if table.groupby("label")["z_um"].nunique().max() > 1:
         return ["warning: stacks differ in focus, so a class is not one z; --focus relative would make it one."]
     return []
-
-
-def _describe_pages(pages: dict[Path, np.ndarray], crop_px: int, same_beads: bool, z_um: np.ndarray) -> list[str]:
-    array = next(iter(pages.values()))
-    notes = [f"{len(pages)} files, {sum(map(len, pages.values()))} pages of {array.shape[1]} x {array.shape[2]} px"]
-    if array.shape[1:] != (crop_px, crop_px):
-        notes.append(f"warning: pages are cut to their middle, {crop_px} x {crop_px} px (--crop_px).")
-    if not same_beads:
-        notes.append("warning: files differ in number of pages, so every page counts as a bead of its own.")
-    if np.isnan(z_um).any():
-        return [*notes, "z step: unknown, so results will be in planes only; give --z_step_um to have um too"]
-    return [*notes, f"z: {z_um[0]:g} to {z_um[-1]:g} um"]

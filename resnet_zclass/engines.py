@@ -4,21 +4,20 @@ Every engine is a function of raw crops, whatever runs it. The runtimes are the 
 engine `keras` needs TensorFlow, so that a prediction by another starts in a fraction of the time.
 """
 
-import hashlib
-import importlib
-import importlib.util
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 import resnet_zclass as rz
+from resnet_zclass import extras
 from resnet_zclass.errors import InputError
+from resnet_zclass.extras import need
+from resnet_zclass.files import hash_file
 from resnet_zclass.quiet import silent_stderr
 
 Engine = Callable[[np.ndarray], np.ndarray]
@@ -41,38 +40,6 @@ ONNX_IN_PACKAGE = "weights.onnx"
 
 BATCH = 64  # crops that a runtime is given at once; what it holds in memory grows with it
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}
-
-
-def need(module: str) -> ModuleType:
-    """Imports a module of the extra `export`.
-
-    Raises:
-        InputError: If it is not installed.
-
-    >>> need("json").__name__
-    'json'
-    >>> need("no_such_runtime")
-    Traceback (most recent call last):
-    resnet_zclass.errors.InputError: no_such_runtime is not installed; pip install 'resnet_zclass[export]'.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise InputError(f"{error.name or module} is not installed; pip install 'resnet_zclass[export]'.") from error
-
-
-def check_installed(modules: Iterable[str]) -> None:
-    """Raises `InputError` for the first of some modules of the extra `export` that is not installed; loads none."""
-    for module in modules:
-        if not _is_installed(module):
-            raise InputError(f"{module} is not installed; pip install 'resnet_zclass[export]'.")
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # the package that it is in
-        return False
 
 
 def load_engine(name: str, path: str | Path, threads: int | None = None) -> Engine:
@@ -281,7 +248,7 @@ def _find_fault(run_path: Path, name: str, table: Mapping[str, Mapping[str, Any]
         return f"{run_path} has no such export"
     if not (run_path / EXPORT_FOLDER / entry["file"]).exists():
         return f"{run_path / EXPORT_FOLDER / entry['file']} is gone"
-    if not _is_installed(RUNTIMES[name]):
+    if not extras.is_installed(RUNTIMES[name]):
         return f"{RUNTIMES[name]} is not installed (pip install 'resnet_zclass[export]')"
     if not entry["max_difference"] <= MAX_DIFFERENCE or entry["int8"]:
         return f"{run_path / EXPORT_FOLDER / entry['file']} differs from the model"
@@ -307,9 +274,3 @@ def read_exports(run_path: str | Path) -> dict[str, dict[str, Any]]:
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}); remove it and export again.") from error
     return table
-
-
-def hash_file(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

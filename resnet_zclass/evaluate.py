@@ -20,7 +20,8 @@ from resnet_zclass.loader import Dataset
 from resnet_zclass.options import EvaluateOptions
 from resnet_zclass.opts import require
 from resnet_zclass.pack import Subset
-from resnet_zclass.predict import build_table, name_labels, predict_probabilities
+from resnet_zclass.predict import name_labels, predict_probabilities
+from resnet_zclass.predictions import build_table
 from resnet_zclass.runs import Run, read_run
 from resnet_zclass.splits import SPLITS
 

@@ -20,12 +20,12 @@ from resnet_zclass.engines import (
     EXPORTS_FILE,
     MAX_DIFFERENCE,
     Engine,
-    check_installed,
     load_engine,
     read_exports,
 )
 from resnet_zclass.errors import InputError
 from resnet_zclass.evaluate import read_truth
+from resnet_zclass.extras import check_installed
 from resnet_zclass.files import check_output, check_replaceable, whole_file, whole_folder
 from resnet_zclass.options import ExportOptions
 from resnet_zclass.opts import require

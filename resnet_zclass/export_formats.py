@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from resnet_zclass.backend import keras, tf
-from resnet_zclass.engines import METADATA_FILE, METADATA_KEY, need
+from resnet_zclass.engines import METADATA_FILE, METADATA_KEY
+from resnet_zclass.extras import need
 from resnet_zclass.quiet import silent_stderr
 
 OPSET = 17  # of ONNX, from 2022: what older runtimes read too

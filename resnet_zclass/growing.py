@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from resnet_zclass.extras import need
 from resnet_zclass.files import whole_file
 
 if TYPE_CHECKING:
@@ -38,6 +39,32 @@ def growing_table(path: str | Path) -> Iterator[Callable[["DataFrame"], None]]:
                 _widen(partial, table.columns)
             table.to_csv(partial, mode="a" if columns else "w", header=not columns, index=False)
             columns[:] = table.columns
+
+        yield append
+
+
+@contextlib.contextmanager
+def growing_parquet(path: str | Path) -> Iterator[Callable[["DataFrame"], None]]:
+    """As `growing_table` for a Parquet file, whose tables must all have the columns and types of the first.
+
+    >>> import tempfile, pandas
+    >>> with tempfile.TemporaryDirectory() as tmp:
+    ...     with growing_parquet(f"{tmp}/a.parquet") as append:
+    ...         append(pandas.DataFrame({"a": [1, 2]}))
+    ...         append(pandas.DataFrame({"a": [3]}))
+    ...     pandas.read_parquet(f"{tmp}/a.parquet").a.tolist()
+    [1, 2, 3]
+    """
+    arrow, parquet = need("pyarrow", extra="dask"), need("pyarrow.parquet", extra="dask")
+    writer = None
+
+    with whole_file(path) as partial, contextlib.ExitStack() as stack:
+
+        def append(table: "DataFrame") -> None:
+            nonlocal writer
+            rows = arrow.Table.from_pandas(table, schema=writer.schema if writer else None, preserve_index=False)
+            writer = writer or stack.enter_context(parquet.ParquetWriter(partial, rows.schema))
+            writer.write_table(rows)
 
         yield append
 

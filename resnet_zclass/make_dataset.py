@@ -7,6 +7,7 @@ classifier that has seen one knows the other.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -16,9 +17,11 @@ from typing import TYPE_CHECKING
 import lazy_loader as lazy
 import numpy as np
 
+import resnet_zclass as rz
 from resnet_zclass.beads import REASONS
 from resnet_zclass.command import command
-from resnet_zclass.crops import Crops, cut_classes, cut_stacks
+from resnet_zclass.crops import Crops, cut_stacks
+from resnet_zclass.dask_jobs import check_scheduler
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_folder
 from resnet_zclass.gallery import draw_overview
@@ -26,7 +29,8 @@ from resnet_zclass.gather import gather_images
 from resnet_zclass.groups import find_groups
 from resnet_zclass.images import TIFF_SUFFIXES, list_images
 from resnet_zclass.loader import write_dataset
-from resnet_zclass.opts import MakeDatasetOptions, require
+from resnet_zclass.opts import MakeDatasetOptions, pick, require
+from resnet_zclass.sorted_crops import cut_classes
 from resnet_zclass.splits import SPLITS, split_by_group
 
 if TYPE_CHECKING:
@@ -42,22 +46,9 @@ _MONTAGE_BEADS, _MONTAGE_PLANES = 8, 13
 def main(options: MakeDatasetOptions) -> None:
     """Runs the command; `--help` lists its options."""
     _check_options(options)
+    parts_path = Path(f"{Path(options.data_path).absolute()}.parts")  # with Dask, until the set is written
     with whole_folder(options.data_path, options.overwrite, mark="manifest.csv") as folder:
-        paths = find_sources(options.source_path, folders=options.layout == "images")
-        if options.layout == "stack":
-            crops = cut_stacks(
-                paths,
-                crop_px=options.crop_px or CROP_PX,
-                planes=options.planes,
-                focus=options.focus,
-                z_step_um=options.z_step_um,
-                spots_path=options.spots,
-                min_distance_px=options.min_distance_px,
-            )
-        elif options.layout == "class":
-            crops = cut_classes(paths, crop_px=options.crop_px or CROP_PX, z_step_um=options.z_step_um)
-        else:
-            crops = gather_images(paths, options.channels, options.crop_px)
+        crops, failed = _gather_crops(options, parts_path)
         table = regroup(crops.table, options.group_regex)
         if "split" not in table:
             table["split"] = split_crops(
@@ -70,7 +61,28 @@ def main(options: MakeDatasetOptions) -> None:
             )
         notes = check_splits(crops.pixels, table, leaks=options.split == "random")
         write_crops(folder, crops, table)
+        if failed:
+            rz.job_folder.write_failed(folder / "failed.csv", failed)
+    if options.dask_scheduler:
+        shutil.rmtree(parts_path, ignore_errors=True)
+    notes += [f"warning: {len(failed)} stacks failed and were left out, see failed.csv of the set."] * bool(failed)
     _say([*crops.notes, *notes, *summarise(crops, table), f"overview: {Path(options.data_path) / 'overview.png'}"])
+
+
+def _gather_crops(options: MakeDatasetOptions, parts_path: Path) -> tuple[Crops, dict[str, str]]:
+    """The crops in whatever layout they lie; and one line for each stack that Dask's workers had to leave out."""
+    paths = find_sources(options.source_path, folders=options.layout == "images")
+    if options.layout == "images":
+        return gather_images(paths, options.channels, options.crop_px), {}
+    crop_px = options.crop_px or CROP_PX
+    if options.layout == "class":
+        return cut_classes(paths, crop_px=crop_px, z_step_um=options.z_step_um), {}
+    numbers = pick(options, "planes", "focus", "z_step_um", "min_distance_px")
+    numbers |= {"crop_px": crop_px, "spots_path": options.spots}
+    if not options.dask_scheduler:
+        return cut_stacks(paths, **numbers), {}
+    dask = {"scheduler": options.dask_scheduler, "workers": options.dask_workers, "overwrite": options.overwrite}
+    return rz.crop_jobs.cut_many_stacks(paths, parts_path, **numbers, **dask)
 
 
 def find_sources(source_path: Sequence[str], folders: bool = False) -> list[Path]:
@@ -237,6 +249,9 @@ def _check_options(options: MakeDatasetOptions) -> None:
         raise InputError(f"--z_step_um is a distance above 0. Received: {options.z_step_um}.")
     if options.channels and options.layout != "images":
         raise InputError("--channels stacks channel files of single images, so it wants --layout images.")
+    if options.layout != "stack" and options.dask_scheduler:
+        raise InputError(f"--dask_scheduler cuts stacks, so it wants --layout stack. Received: {options.layout}.")
+    check_scheduler(options.dask_scheduler, options.dask_workers)
     if options.layout != "stack" and (options.spots or options.split == "region"):
         wrong = "--spots" if options.spots else "--split region"
         raise InputError(f"{wrong} wants positions in a field of view, so --layout stack.")

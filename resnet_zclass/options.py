@@ -108,6 +108,11 @@ class MakeDatasetOptions:
     """Regular expression; what it finds in a file's name is the group of all its crops (first bracket, else all)."""
     seed: int = 0
     """Seed of the split; a split that folders make already is kept."""
+    dask_scheduler: str = ""
+    """Cut stacks (--layout stack) on the workers of Dask: local, for processes on this machine, or the address or file
+    of a scheduler. A job that is started again skips stacks that are done; one that fails is reported and left out."""
+    dask_workers: int | None = None
+    """Processes of --dask_scheduler local; default one per core."""
     overwrite: bool = False
     """Replace what is there."""
 
@@ -302,7 +307,8 @@ class PredictOptions:
     load_logs_path: Annotated[str, _alias("load_checkpoint_path")] = ""
     """Folder of the run."""
     pred_save_path: str = "predictions.csv"
-    """CSV file to write."""
+    """CSV file to write. With --dask_scheduler a folder with a part per image: CSV if its name ends in .csv, else
+    Parquet."""
     pred_save_name: str = ""
     """NumPy file (N, classes) of the probabilities to write as well."""
     spots: str = ""
@@ -311,6 +317,11 @@ class PredictOptions:
     """Crops per step."""
     engine: Literal["auto", "keras", "onnx", "litert"] = "auto"
     """What computes: the run's Keras model, or an export of it. auto: the fastest that was found equal to Keras."""
+    dask_scheduler: str = ""
+    """Predict on the workers of Dask: local, for processes on this machine, or the address or file of a scheduler. A
+    job that is started again skips images that are done and tries again those that failed (_job/failed.csv)."""
+    dask_workers: int | None = None
+    """Processes of --dask_scheduler local; default one per core."""
     overwrite: bool = False
     """Replace what is there."""
 

@@ -3,39 +3,36 @@
 import contextlib
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import lazy_loader as lazy
 import numpy as np
 
 import resnet_zclass as rz
-from resnet_zclass import metrics
-from resnet_zclass.channels import group_channels
 from resnet_zclass.command import command
+from resnet_zclass.dask_jobs import check_scheduler
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import check_output
 from resnet_zclass.growing import growing_array, growing_table
-from resnet_zclass.images import list_images
 from resnet_zclass.loader import Dataset
 from resnet_zclass.options import PredictOptions
 from resnet_zclass.opts import require
+from resnet_zclass.predictions import build_table, predict_parts
 from resnet_zclass.runs import Run, read_run
 
 if TYPE_CHECKING:
     import keras
-
-pd = lazy.load("pandas")
-
-
-PART_ROWS = 4096  # predictions that are held before they are written
+    from pandas import DataFrame
 
 
 @command("predict")
 def main(options: PredictOptions) -> None:
     """Reads the run named by the options, predicts, and writes the table and, if asked for, the probabilities."""
     require(options, "load_logs_path", "inputs", "pred_save_path")
+    check_scheduler(options.dask_scheduler, options.dask_workers)
+    if options.dask_scheduler:
+        return _predict_with_dask(options)
     npy_path = _check_outputs(options.inputs, options.pred_save_path, options.pred_save_name, options.overwrite)
     run = read_run(options.load_logs_path)
     engine, parts = predict_parts(run, options.inputs, options.spots, options.batch_size, options.engine)
@@ -55,9 +52,32 @@ def main(options: PredictOptions) -> None:
         print(f"probabilities {(n_rows, probabilities.shape[1])}: {npy_path}")
 
 
+def _predict_with_dask(options: PredictOptions) -> None:
+    if options.pred_save_name:
+        raise InputError("--pred_save_name is not for --dask_scheduler; the parts hold the probabilities (p_...).")
+    if "" in options.inputs:
+        raise InputError("an input is an empty name; give images or folders of them.")
+    engine, summary = rz.predict_jobs.predict_folder(
+        read_run(options.load_logs_path),
+        options.inputs,
+        options.pred_save_path,
+        options.spots,
+        options.batch_size,
+        options.engine,
+        options.dask_scheduler,
+        options.dask_workers,
+        options.overwrite,
+    )
+    n_parts = sum(count > 0 for count in summary.counts.values())
+    print(f"rows: {sum(summary.counts.values())} in {n_parts} parts, in {options.pred_save_path}; engine: {engine}")
+    if summary.failed:
+        table = Path(options.pred_save_path) / rz.job_folder.FAILED_FILE
+        print(f"warning: {len(summary.failed)} inputs failed, see {table}; start again to retry them.", file=sys.stderr)
+
+
 def predict_files(
     run: Run, inputs: Sequence[str | Path], spots: str = "", batch_size: int = 64, engine: str = "auto"
-) -> tuple["pd.DataFrame", np.ndarray]:
+) -> tuple["DataFrame", np.ndarray]:
     """Predicts images, pages and beads, and collects all of it; `predict_parts` keeps memory flat.
 
     Args:
@@ -81,52 +101,6 @@ def predict_files(
         rows, probabilities = zip(*parts, strict=True)
     probabilities = np.concatenate(probabilities)
     return build_table(run, list(itertools.chain.from_iterable(rows)), probabilities), probabilities
-
-
-def predict_parts(
-    run: Run, inputs: Sequence[str | Path], spots: str = "", batch_size: int = 64, engine: str = "auto"
-) -> tuple[str, Iterator[tuple[list[dict], np.ndarray]]]:
-    """As `predict_files`, but predicts while the parts are asked for, so that any number of images takes the same room.
-
-    Returns:
-        Name of the engine; and an iterator of parts, each of which is what `build_table` takes: rows and their
-        probabilities `(n, K)`. There is at least one.
-    """
-    paths = dict.fromkeys(path for name in inputs for path in list_images(name, recursive=True))
-    images = group_channels(list(paths), run.options.channels)
-    positions = rz.beads.read_spots(spots) if spots else None
-    engine, path = rz.engines.choose_engine(run.path, engine)
-    predict = rz.engines.load_engine(engine, path)
-
-    def predict_all() -> Iterator[tuple[list[dict], np.ndarray]]:
-        found = False
-        crops = rz.stream.read_crops(run, images, positions)
-        with contextlib.closing(crops):
-            for part in _gather(rz.stream.batch_crops(crops, batch_size), predict):
-                if part[1].shape[1] != len(run.classes):
-                    raise InputError(f"{path} has {part[1].shape[1]} classes, the run {run.path} {len(run.classes)}.")
-                found = True
-                yield part
-        if not found:
-            raise InputError(f"no bead was found in {', '.join(map(str, inputs))}; give their positions with --spots.")
-
-    return engine, predict_all()
-
-
-def _gather(
-    batches: Iterable[tuple[list[dict], np.ndarray]], predict: Callable[[np.ndarray], np.ndarray]
-) -> Iterator[tuple[list[dict], np.ndarray]]:
-    """Yields rows and probabilities of so many batches at a time that a table is worth its making."""
-    rows: list[dict] = []
-    probabilities: list[np.ndarray] = []
-    for some, crops in batches:
-        rows += some
-        probabilities.append(predict(crops))
-        if len(rows) >= PART_ROWS:
-            yield rows, np.concatenate(probabilities)
-            rows, probabilities = [], []
-    if rows:
-        yield rows, np.concatenate(probabilities)
 
 
 def _check_outputs(inputs: Sequence[str], csv_path: str, npy_path: str, overwrite: bool) -> Path | None:
@@ -153,52 +127,12 @@ def predict_probabilities(model: "keras.Model", crops: np.ndarray, batch_size: i
     return rz.distribute.predict(model, crops, batch_size, verbose=verbose)
 
 
-def build_table(
-    run: Run, rows: list[dict], probabilities: np.ndarray, columns: list[str] | None = None
-) -> "pd.DataFrame":
-    """The table of predictions: one row per crop, in the columns of the prediction file.
-
-    Where it is a part of a table, `columns` are the keys of the rows of all parts so far.
-
-    With several labels per image, `label` holds all classes whose probability reaches their threshold, divided by
-    `;`, and the last column, `target`, their numbers as in a table `Id,Target`.
-    """
-    names, numbers = np.asarray(run.class_names), run.classes.LabelInteger.astype(str).to_numpy()
-    table = pd.DataFrame(rows, columns=columns)
-    if run.thresholds is None:
-        labels = names[probabilities.argmax(axis=1)]
-    else:
-        decided = metrics.decide(probabilities, run.thresholds)
-        labels = [";".join(names[row]) for row in decided]
-        table["target"] = [" ".join(numbers[row]) for row in decided]
-    table.insert(2, "label", labels)
-    table.insert(3, "probability", probabilities.max(axis=1))
-    z_um, z_um_sd = decode_z(probabilities, run.z_um) if run.z_um is not None else (np.nan, np.nan)
-    table.insert(4, "z_um", z_um)
-    table.insert(5, "z_um_sd", z_um_sd)
-    of_classes = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in names])
-    return pd.concat([table.iloc[:, :6], of_classes, table.iloc[:, 6:]], axis=1)
-
-
 def name_labels(data: Dataset) -> np.ndarray:
     """The true labels of a set's crops in words, as `build_table` writes predicted ones; array `(N,)`."""
     if not data.several:
         return data.items.label.to_numpy()
     names = data.classes.set_index("LabelInteger").LabelText
     return np.array([";".join(names[int(word)] for word in label.split()) for label in data.items.label])
-
-
-def decode_z(probabilities: np.ndarray, z_um: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of z in um, arrays `(N,)`, under probabilities `(N, K)` of planes at `z_um` `(K,)`.
-
-    >>> mean, sd = decode_z(np.array([[0.5, 0.5], [0.0, 1.0]]), np.array([-1.0, 1.0]))
-    >>> mean.tolist(), sd.tolist()
-    ([0.0, 1.0], [1.0, 0.0])
-    """
-    probabilities = np.asarray(probabilities, np.float64)
-    probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
-    mean = probabilities @ z_um
-    return mean, np.sqrt(np.maximum(probabilities @ z_um**2 - mean**2, 0.0))
 
 
 if __name__ == "__main__":

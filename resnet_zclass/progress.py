@@ -23,7 +23,7 @@ def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterat
 
 @contextlib.contextmanager
 def count_up(title: str, total: float) -> Iterator[Callable[[float], None]]:
-    """Yields a function that moves a bar on standard error forward by a part of `total`.
+    """Yields a function that moves a bar on standard error by a part of `total`; without a `title` there is none.
 
     >>> with count_up("counting", total=2) as advance:
     ...     advance(0.5)
@@ -32,6 +32,6 @@ def count_up(title: str, total: float) -> Iterator[Callable[[float], None]]:
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+    with Progress(console=console, disable=not (title and console.is_terminal), transient=True) as progress:
         task = progress.add_task(title, total=total)
         yield lambda amount: progress.advance(task, amount)

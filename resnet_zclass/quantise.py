@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from resnet_zclass.backend import keras, tf
-from resnet_zclass.engines import need
 from resnet_zclass.export_formats import (
     INPUT,
     append_metadata,
@@ -22,6 +21,7 @@ from resnet_zclass.export_formats import (
     write_onnx,
     write_onnx_metadata,
 )
+from resnet_zclass.extras import need
 
 ONNX_WEIGHTED = ("Conv", "Gemm", "MatMul")
 LITERT_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")

@@ -23,6 +23,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "crop_px": (4, 4096),
     "cutmix": (0, 100),
     "cycle_epochs": (1, 1_000_000),
+    "dask_workers": (1, 10_000),
     "dropout": (0, 0.95),
     "epochs": (0, 1_000_000),
     "feature_views": (1, 1000),

@@ -6,6 +6,7 @@ from pathlib import Path
 import lazy_loader as lazy
 import numpy as np
 
+import resnet_zclass as rz
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_file
 from resnet_zclass.labels import READ_TEXT
@@ -22,7 +23,6 @@ from resnet_zclass.runs import (
     check_free,
     read_split,
 )
-from resnet_zclass.training_state import remove_states
 
 pd = lazy.load("pandas")
 
@@ -75,7 +75,7 @@ def is_finished(path: Path) -> bool:
 def clear_states(path: Path) -> None:
     """Removes the states of the rounds of a finished run, which nobody will go on from."""
     for name in ROUND_FOLDERS:
-        remove_states(path / name)
+        rz.training_state.remove_states(path / name)
 
 
 def check_same_options(path: Path, options: TrainOptions) -> None:

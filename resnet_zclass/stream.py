@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def read_crops(
-    run: Run, images: dict[Path, tuple[Path, ...]], spots: "DataFrame | None" = None
+    run: Run, images: dict[Path, tuple[Path, ...]], spots: "DataFrame | None" = None, title: str = "predicting"
 ) -> Iterator[tuple[list[dict], np.ndarray]]:
     """Yields the crops of images, some at a time, as the run takes them.
 
@@ -28,6 +28,7 @@ def read_crops(
         run: A finished run.
         images: Files of every image, one per channel, as of `channels.group_channels`.
         spots: Table of positions at which crops are cut, as of `beads.read_spots`.
+        title: What the progress bar says; none is shown if this is empty.
 
     Returns:
         Iterator of `(rows, crops)`: dicts of `file,page`, and `y,x` where beads were cut out, and `id` where images
@@ -36,7 +37,7 @@ def read_crops(
     Raises:
         InputError: If an image is unreadable or is none of the run's.
     """
-    with count_up("predicting", total=len(images)) as advance:
+    with count_up(title, total=len(images)) as advance:
         for image, files in images.items():
             named = {"id": image.name if run.options.channels else image.stem} if run.thresholds is not None else {}
             with open_channels(files) as pages:

@@ -38,7 +38,6 @@ from resnet_zclass.runs import (
     write_classes,
 )
 from resnet_zclass.simulate import simulate_demo
-from resnet_zclass.training_state import KeepState, count_epochs, find_state
 from resnet_zclass.workers import launch_workers, list_facts, take_part
 
 if TYPE_CHECKING:
@@ -280,7 +279,7 @@ def train_round(
     While the backbone is frozen, features of single images are stored, so nothing is mixed.
     """
     folder.mkdir(exist_ok=resume)
-    found = find_state(folder) if resume else None
+    found = rz.training_state.find_state(folder) if resume else None
     if found and (found[1]["stopped"] or found[1]["epoch"] >= round_.epochs):
         print(f"{title}: finished already.")
         return load_best(folder, fit["seed"])
@@ -296,7 +295,7 @@ def train_round(
         else:
             rz.rounds.fit_round(model, *train_set, val_set, round_, callbacks, fit, several, augment, mix, **how)
     except KeyboardInterrupt:
-        checkpoint_path, epoch = folder / rz.callbacks.CHECKPOINT_FILE, count_epochs(folder) + 1
+        checkpoint_path, epoch = folder / rz.callbacks.CHECKPOINT_FILE, rz.training_state.count_epochs(folder) + 1
         saved = f"; the best so far is {checkpoint_path}" if checkpoint_path.is_file() else ""
         raise KeyboardInterrupt(f"--resume goes on from epoch {epoch} of {title}{saved}.") from None
     if not (folder / rz.callbacks.CHECKPOINT_FILE).is_file():
@@ -309,7 +308,7 @@ def build_callbacks(
 ) -> "list[keras.callbacks.Callback]":
     """The callbacks of a round; the last one keeps its state and goes on from what was `found`."""
     callbacks = rz.callbacks.build_callbacks(folder, model, **watched)
-    return [*callbacks, KeepState(folder, callbacks, found)]
+    return [*callbacks, rz.training_state.KeepState(folder, callbacks, found)]
 
 
 def load_best(folder: Path, seed: int) -> "keras.Model":

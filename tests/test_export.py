@@ -10,7 +10,7 @@ from drawn import write_drawn_set
 from drawn_runs import THRESHOLDS
 
 import resnet_zclass as rz
-from resnet_zclass import engines, export, export_formats
+from resnet_zclass import engines, export, export_formats, extras
 from resnet_zclass.backend import keras
 from resnet_zclass.runs import read_run
 
@@ -237,16 +237,16 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, run_path, tmp_path, caps
 def test_a_missing_runtime_is_named_with_the_extra(name, modules, run_path, monkeypatch, capsys):
     about = ("--author", "A B", "--license", "MIT") if name == "bioimageio" else ()
     for module in modules:
-        monkeypatch.setattr(engines, "_is_installed", lambda other, module=module: other != module)
+        monkeypatch.setattr(extras, "is_installed", lambda other, module=module: other != module)
         assert run_export("--load_logs_path", run_path, "--format", name, *about) == 2
         assert f"{module} is not installed; pip install 'resnet_zclass[export]'" in error_of(capsys)
     assert not (run_path / "export").exists()
 
 
 def test_modules_that_are_missing_are_seen_without_loading_them(monkeypatch):
-    assert not engines._is_installed("no_such.runtime")
-    assert engines._is_installed("onnxruntime")
-    assert "antigravity" not in sys.modules and engines._is_installed("antigravity")
+    assert not extras.is_installed("no_such.runtime")
+    assert extras.is_installed("onnxruntime")
+    assert "antigravity" not in sys.modules and extras.is_installed("antigravity")
     assert "antigravity" not in sys.modules
 
 

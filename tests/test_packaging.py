@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_zclass import engines, export
+from resnet_zclass import dask_jobs, engines, export
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,16 +33,20 @@ def test_every_file_that_is_no_module_is_installed(options):
     assert {path for path in others if path.suffix != ".py"} == installed
 
 
-def test_every_module_that_exports_need_is_in_their_extra(options):
-    extra = {normalise(re.split(r"[<>=]", line)[0]) for line in options["options.extras_require"]["export"].split()}
-    needed = {name for names in export.NEEDS.values() for name in names} | set(engines.RUNTIMES.values())
+@pytest.mark.parametrize("extra", ["export", "dask"])
+def test_every_module_that_is_asked_for_is_in_its_extra(extra, options):
+    listed = {normalise(re.split(r"[<>=[]", line)[0]) for line in options["options.extras_require"][extra].split()}
+    exports = {name for names in export.NEEDS.values() for name in names} | set(engines.RUNTIMES.values())
+    first = exports if extra == "export" else set(dask_jobs.MODULES)
+    needed = set(first)
     for path in (ROOT / "resnet_zclass").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "need":
-                needed |= {word.value for word in node.args if isinstance(word, ast.Constant)}
-    assert needed > set(engines.RUNTIMES.values())
+                (of,) = [word.value.value for word in node.keywords if word.arg == "extra"] or ["export"]
+                needed |= set() if of != extra else {word.value for word in node.args if isinstance(word, ast.Constant)}
+    assert needed > set(engines.RUNTIMES.values()) if extra == "export" else needed > first
     owners = importlib.metadata.packages_distributions()
-    assert not {name for name in needed if not extra & set(map(normalise, owners[name.split(".")[0]]))}
+    assert not {name for name in needed if not listed & set(map(normalise, owners[name.split(".")[0]]))}
 
 
 def test_every_distribution_that_is_imported_is_required(options):

@@ -10,7 +10,7 @@ import tifffile
 from drawn import draw_crops, write_drawn_set
 
 import resnet_zclass as rz
-from resnet_zclass import images, predict, train
+from resnet_zclass import images, predict, predictions, train
 from resnet_zclass.runs import read_run
 
 
@@ -50,7 +50,7 @@ def expect(run, rows, crops):
 @pytest.mark.parametrize("batch_size", [1, 4, 1000])
 def test_streamed_files_are_those_of_one_table(batch_size, finished, inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(images, "RUN_BYTES", 3 * 16 * 16 * 2)  # runs of three pages
-    monkeypatch.setattr(predict, "PART_ROWS", 7)
+    monkeypatch.setattr(predictions, "PART_ROWS", 7)
     folder, crops = inputs
     words = [folder, "--pred_save_path", tmp_path / "o.csv", "--pred_save_name", tmp_path / "o.npy"]
     assert run_predict(finished, *words, "--batch_size", batch_size) == 0
@@ -86,7 +86,7 @@ def test_no_more_is_read_than_is_predicted(finished, tmp_path, monkeypatch):
     crops, _ = draw_crops(n_per_class=30, seed=5)
     tifffile.imwrite(tmp_path / "a.tif", crops, photometric="minisblack")
     monkeypatch.setattr(images, "RUN_BYTES", 10 * 16 * 16 * 2)
-    monkeypatch.setattr(predict, "PART_ROWS", 10)
+    monkeypatch.setattr(predictions, "PART_ROWS", 10)
     events = []
     original = images._convert
     monkeypatch.setattr(images, "_convert", lambda pixels, path: events.append("read") or original(pixels, path))
@@ -104,7 +104,7 @@ def test_beads_found_after_whole_pages_get_columns_of_their_own(finished, tmp_pa
         tifffile.imwrite(tmp_path / name, pages, photometric="minisblack")
     at_once, _ = predict.predict_files(read_run(finished), [tmp_path])
     at_once.to_csv(tmp_path / "all.csv", index=False)
-    monkeypatch.setattr(predict, "PART_ROWS", 2)
+    monkeypatch.setattr(predictions, "PART_ROWS", 2)
     assert run_predict(finished, tmp_path, "--pred_save_path", tmp_path / "o.csv", "--batch_size", 2) == 0
     assert list(pd.read_csv(tmp_path / "o.csv").columns[-2:]) == ["y", "x"]
     assert at_once.y.notna().sum() >= 2
@@ -114,7 +114,7 @@ def test_beads_found_after_whole_pages_get_columns_of_their_own(finished, tmp_pa
 @pytest.mark.parametrize("fault", ["damaged", "smaller", "interrupted"])
 def test_a_failure_in_the_last_file_leaves_nothing(fault, finished, inputs, tmp_path, monkeypatch, capfd):
     folder, crops = inputs
-    monkeypatch.setattr(predict, "PART_ROWS", 4)
+    monkeypatch.setattr(predictions, "PART_ROWS", 4)
     last = folder / "z.tif"
     tifffile.imwrite(last, crops[0] if fault != "smaller" else crops[0, :8])
     if fault == "damaged":

@@ -52,13 +52,19 @@ def fit_tiny(folder, resume=False, model=None, rate=0.05, rates=None, optimizer=
     first = found[1]["epoch"] if found else 0
     rng = np.random.default_rng(0)
     inputs, targets = rng.normal(size=(40, SIDE)).astype("float32"), np.eye(3, dtype="float32")[rng.integers(0, 3, 40)]
-    batches, steps = training_batches(inputs, targets, 8, seed=0, first_epoch=first)
+    batches, steps = training_batches(inputs, targets, 8, seed=0, first_epoch=first), 5
     fitted = keras.Model(model.inputs, model.outputs)
     fitted.compile(rz.rounds.build_optimizer(optimizer, rate), "categorical_crossentropy", jit_compile=False)
     callbacks = build_callbacks(folder, model, "loss", rates=rates, **options)
     keep = KeepState(folder, callbacks, found)
     fitted.fit(
-        batches, steps_per_epoch=steps, epochs=EPOCHS, initial_epoch=first, verbose=0, callbacks=[*callbacks, keep]
+        batches,
+        steps_per_epoch=steps,
+        epochs=EPOCHS,
+        initial_epoch=first,
+        shuffle=False,
+        verbose=0,
+        callbacks=[*callbacks, keep],
     )
     return fitted.get_weights() + [variable.numpy() for variable in fitted.optimizer.variables]
 
@@ -355,7 +361,7 @@ def stopped(begun, tmp_path_factory):
     """Folder of runs with one that was interrupted in its last epoch of round 1."""
     logs = tmp_path_factory.mktemp("stopped")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "KeepState", _Stops)
+        patch.setattr(rz.training_state, "KeepState", _Stops)
         assert run_train(*begun[0], "--save_logs_path", logs) == 130
     return logs
 
@@ -475,7 +481,7 @@ def test_folds_go_on_with_the_one_that_was_interrupted(begun, tmp_path, monkeypa
             if trained[-1] in stops:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "KeepState", Watched)
+    monkeypatch.setattr(rz.training_state, "KeepState", Watched)
     assert run_train(*words) == 130
     first = (tmp_path / "run" / "fold_0" / "model.keras").read_bytes()
     trained.clear(), stops.clear()

@@ -1,0 +1,141 @@
+"""Predictions of a run: made part by part, so that memory stays flat, and put down as rows of a table."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lazy_loader as lazy
+import numpy as np
+
+import resnet_zclass as rz
+from resnet_zclass import metrics
+from resnet_zclass.channels import group_channels
+from resnet_zclass.errors import InputError
+from resnet_zclass.images import list_images
+from resnet_zclass.runs import Run
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+pd = lazy.load("pandas")
+
+PART_ROWS = 4096  # predictions that are held before they are written
+
+
+def predict_parts(
+    run: Run, inputs: Sequence[str | Path], spots: str = "", batch_size: int = 64, engine: str = "auto"
+) -> tuple[str, Iterator[tuple[list[dict], np.ndarray]]]:
+    """As `predict.predict_files`, but predicts while the parts are asked for, so that memory does not grow with them.
+
+    Returns:
+        Name of the engine; and an iterator of parts, each of which is what `build_table` takes: rows and their
+        probabilities `(n, K)`. There is at least one.
+    """
+    images = find_images(run, inputs)
+    positions = rz.beads.read_spots(spots) if spots else None
+    engine, path = rz.engines.choose_engine(run.path, engine)
+    predict = rz.engines.load_engine(engine, path)
+
+    def predict_all() -> Iterator[tuple[list[dict], np.ndarray]]:
+        found = False
+        with contextlib.closing(predict_images(run, images, positions, batch_size, predict)) as parts:
+            for part in parts:
+                found = True
+                yield part
+        if not found:
+            raise tell_no_bead(inputs)
+
+    return engine, predict_all()
+
+
+def find_images(run: Run, inputs: Sequence[str | Path]) -> dict[Path, tuple[Path, ...]]:
+    """The files of every image that `inputs` mean, one per channel, as of `channels.group_channels`."""
+    paths = dict.fromkeys(path for name in inputs for path in list_images(name, recursive=True))
+    return group_channels(list(paths), run.options.channels)
+
+
+def predict_images(
+    run: Run,
+    images: dict[Path, tuple[Path, ...]],
+    positions: "DataFrame | None",
+    batch_size: int,
+    predict: Callable[[np.ndarray], np.ndarray],
+    title: str = "predicting",
+) -> Iterator[tuple[list[dict], np.ndarray]]:
+    """Yields the parts of the predictions of images, none where no bead is found.
+
+    Args:
+        run: A finished run.
+        images: As of `find_images`.
+        positions: Table of positions at which crops are cut, as of `beads.read_spots`.
+        batch_size: Crops per step.
+        predict: Engine that was loaded for the run.
+        title: What the progress bar says; none is shown if this is empty.
+    """
+    with contextlib.closing(rz.stream.read_crops(run, images, positions, title)) as crops:
+        for part in _gather(rz.stream.batch_crops(crops, batch_size), predict):
+            if part[1].shape[1] != len(run.classes):
+                raise InputError(
+                    f"the model of {run.path} has {part[1].shape[1]} classes, its classes.csv {len(run.classes)}."
+                )
+            yield part
+
+
+def tell_no_bead(inputs: Sequence[str | Path]) -> InputError:
+    """The error that nothing was found to predict."""
+    return InputError(f"no bead was found in {', '.join(map(str, inputs))}; give their positions with --spots.")
+
+
+def _gather(
+    batches: Iterable[tuple[list[dict], np.ndarray]], predict: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[tuple[list[dict], np.ndarray]]:
+    """Yields rows and probabilities of so many batches at a time that a table is worth its making."""
+    rows: list[dict] = []
+    probabilities: list[np.ndarray] = []
+    for some, crops in batches:
+        rows += some
+        probabilities.append(predict(crops))
+        if len(rows) >= PART_ROWS:
+            yield rows, np.concatenate(probabilities)
+            rows, probabilities = [], []
+    if rows:
+        yield rows, np.concatenate(probabilities)
+
+
+def build_table(run: Run, rows: list[dict], probabilities: np.ndarray, columns: list[str] | None = None) -> "DataFrame":
+    """The table of predictions: one row per crop, in the columns of the prediction file.
+
+    Where it is a part of a table, `columns` are the keys of the rows of all parts so far.
+
+    With several labels per image, `label` holds all classes whose probability reaches their threshold, divided by
+    `;`, and the last column, `target`, their numbers as in a table `Id,Target`.
+    """
+    names, numbers = np.asarray(run.class_names), run.classes.LabelInteger.astype(str).to_numpy()
+    table = pd.DataFrame(rows, columns=columns)
+    if run.thresholds is None:
+        labels = names[probabilities.argmax(axis=1)]
+    else:
+        decided = metrics.decide(probabilities, run.thresholds)
+        labels = [";".join(names[row]) for row in decided]
+        table["target"] = [" ".join(numbers[row]) for row in decided]
+    table.insert(2, "label", labels)
+    table.insert(3, "probability", probabilities.max(axis=1))
+    z_um, z_um_sd = decode_z(probabilities, run.z_um) if run.z_um is not None else (np.nan, np.nan)
+    table.insert(4, "z_um", z_um)
+    table.insert(5, "z_um_sd", z_um_sd)
+    of_classes = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in names])
+    return pd.concat([table.iloc[:, :6], of_classes, table.iloc[:, 6:]], axis=1)
+
+
+def decode_z(probabilities: np.ndarray, z_um: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of z in um, arrays `(N,)`, under probabilities `(N, K)` of planes at `z_um` `(K,)`.
+
+    >>> mean, sd = decode_z(np.array([[0.5, 0.5], [0.0, 1.0]]), np.array([-1.0, 1.0]))
+    >>> mean.tolist(), sd.tolist()
+    ([0.0, 1.0], [1.0, 0.0])
+    """
+    probabilities = np.asarray(probabilities, np.float64)
+    probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
+    mean = probabilities @ z_um
+    return mean, np.sqrt(np.maximum(probabilities @ z_um**2 - mean**2, 0.0))
