@@ -1,10 +1,11 @@
 """Kills a small training of two rounds at random moments, resumes it, and compares it with one that was left alone.
 
-    python -m benchmarks.kill_and_resume [--runs 5] [--kills 2] [--seed 0]
+    python -m benchmarks.kill_and_resume [--runs 5] [--kills 2] [--seed 0] [--workers 2]
 
-Every run is a process of its own that gets SIGKILL some seconds after its start, `--kills` times, each time resumed,
-and is then resumed to its end. "goes on at" says from which round:epoch. Final weights and histories are compared bit
-by bit. Prints a table and writes benchmarks/kill_and_resume.json.
+Every run is a process of its own, or several that train together, of which one gets SIGKILL some seconds after its
+start, `--kills` times, each time resumed, and is then resumed to its end. "goes on at" says from which round:epoch;
+"others ended after s" how long the other workers took to notice. Final weights and histories are compared bit by bit.
+Prints a table and writes benchmarks/kill_and_resume.json.
 """
 
 import argparse
@@ -24,19 +25,29 @@ JOB = ["--model_name", "ResNet8", "--hidden", "32", "--dropout", "0.2", "--batch
 TWO_ROUNDS = ["--head_epochs", "8", "--epochs", "16", "--patience", "6", "--deterministic", "--resume"]
 
 
-def train(words: list[str], seconds: float | None = None) -> float | None:
-    """Trains, for so many seconds at most; returns how long it took, or None if it was killed."""
+def train(words: list[str], n_workers: int = 1, seconds: float | None = None, victim: int = 0) -> float | None:
+    """Trains; returns how long it took. After `seconds`, one worker is killed; then how long the others went on, or 0.
+
+    Returns None if it came to its end before it was to be killed.
+    """
+    from resnet_zclass.workers import share_machine
+
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "resnet_zclass.train", *words], stdout=subprocess.DEVNULL)
+    environments = share_machine(n_workers) if n_workers > 1 else [None]
+    command = [sys.executable, "-m", "resnet_zclass.train", *words]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL if seconds else None}
+    processes = [subprocess.Popen(command, env=environment, **quiet) for environment in environments]
     try:
-        code = process.wait(seconds)
+        processes[victim].wait(seconds)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        return None
-    if code:
+        processes[victim].kill()
+        killed = time.perf_counter()
+        codes = [process.wait(120) for process in processes]
+        assert all(code == (-9 if i == victim else 1) for i, code in enumerate(codes)), codes
+        return time.perf_counter() - killed if n_workers > 1 else 0.0
+    if any([process.wait(120) for process in processes]):
         raise SystemExit(f"failed: train {' '.join(words)}")
-    return time.perf_counter() - start
+    return None if seconds else time.perf_counter() - start
 
 
 def find_progress(run_path: Path) -> str:
@@ -65,6 +76,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--kills", type=int, default=2, help="of every run")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     rng, rows = np.random.default_rng(options.seed), []
     with tempfile.TemporaryDirectory() as tmp:
@@ -74,22 +86,25 @@ def main() -> None:
         job = ["--data_path", str(folder / "set"), "--save_logs_path", tmp, *JOB]
         train([*job, "--run_name", "source", "--epochs", "1"])
         job += [*TWO_ROUNDS, "--weights", str(folder / "source" / "model.keras"), "--run_name"]
-        seconds = train([*job, "whole"])
+        seconds = train([*job, "whole"], options.workers)
         print(f"left alone: {seconds:.1f} s", flush=True)
         for number in range(options.runs):
-            name, killed, goes_on = f"killed_{number}", [], []
+            name, killed, goes_on, noticed = f"killed_{number}", [], [], []
             for _ in range(options.kills):
-                after = float(rng.uniform(0.45 * seconds, seconds))
-                if train([*job, name], after) is not None:
+                after, victim = float(rng.uniform(0.45 * seconds, seconds)), int(rng.integers(options.workers))
+                took = train([*job, name], options.workers, after, victim)
+                if took is None:
                     break  # it came to its end before
-                killed.append(f"{after:.1f}")
+                killed.append(f"{after:.1f}" + (f" (worker {victim})" if options.workers > 1 else ""))
+                noticed.append(f"{took:.1f}")
                 goes_on.append(find_progress(folder / name))
-            train([*job, name])
+            train([*job, name], options.workers)
             weights, histories = is_same(folder / "whole", folder / name)
             rows.append({"run": number, "killed after s": " ".join(killed), "goes on at": " ".join(goes_on)})
+            rows[-1] |= {"others ended after s": " ".join(noticed)} if options.workers > 1 else {}
             rows[-1] |= {"same weights": weights, "same histories": histories}
             print(rows[-1], flush=True)
-    report("kill_and_resume", rows, seconds=seconds, words=[*JOB, *TWO_ROUNDS])
+    report("kill_and_resume", rows, seconds=seconds, workers=options.workers, words=[*JOB, *TWO_ROUNDS])
     if not all(row["same weights"] and row["same histories"] for row in rows):
         raise SystemExit(1)
 
