@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from resnet_zclass.backend import keras
 from resnet_zclass.errors import InputError
 from resnet_zclass.options import TrainOptions
 from resnet_zclass.train import scale_rates
+from resnet_zclass.workers import share_machine
 
 # Rates that do not blow rounding errors up, 93 training crops in batches of 13 or 14: no share divides evenly.
 ARGUMENTS = ["--model_name", "ResNet8", "--hidden", "16", "--epochs", "3", "--batch_size", "14", "--seed", "1"]
@@ -98,6 +100,30 @@ def test_metrics_are_the_same_on_any_number_of_devices(logs, tmp_path):
         one = json.loads(path.read_text())
         assert one.pop("loss") == pytest.approx(several.pop("loss"), abs=1e-6)
         assert several == one
+
+
+def test_a_lost_worker_ends_the_others_and_the_run_goes_on_to_the_same_end(logs):
+    words = ["train", "--data_path", logs / "set", "--save_logs_path", logs, *ARGUMENTS, "--run_name", "killed"]
+    chief, worker = (start(1, *words, TF_CONFIG=environment["TF_CONFIG"]) for environment in share_machine(2))
+    first_state = logs / "killed" / "fine_tune_model" / "state_000001.npz"
+    deadline = time.monotonic() + 120
+    while not first_state.is_file() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    worker.kill()
+    worker.communicate()
+    _, err = chief.communicate(timeout=240)
+    assert chief.returncode == 1
+    assert err.count("error: ") == 1
+    assert "has lost another worker" in err
+    assert "Traceback" not in err
+    saved = read_history(logs / "killed")
+    assert 1 <= len(saved) < 3
+    finish(start(1, *words, "--workers", "2", "--resume"))
+    np.testing.assert_allclose(read_history(logs / "killed"), read_history(logs / "workers"), atol=1e-6)
+    ours, theirs = (keras.models.load_model(logs / run / "model.keras") for run in ("killed", "workers"))
+    for own, wanted in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(own, wanted, atol=1e-6)
+    assert not list((logs / "killed").rglob("state_*"))
 
 
 IN_REPLICAS = (
@@ -208,8 +234,6 @@ os._exit(0)
 
 def test_keras_itself_still_fails_with_several_workers(tmp_path):
     """Once this fails, `fit` of Keras can do it, and `ReplicatedModel` may go (keras-team/keras#20585)."""
-    from resnet_zclass.workers import share_machine
-
     environments = share_machine(2)
     processes = [start(1, code=IN_A_CLUSTER, TF_CONFIG=environment["TF_CONFIG"]) for environment in environments]
     for out in [finish(process) for process in processes]:
