@@ -63,7 +63,7 @@ def find_cluster(environment: Mapping[str, str] | None = None, read_slurm: Calla
     environment = os.environ if environment is None else environment
     if environment.get("TF_CONFIG"):
         cluster = _parse_tf_config(environment["TF_CONFIG"])
-    elif int(environment.get("SLURM_STEP_NUM_TASKS") or 1) > 1 and read_slurm:
+    elif environment.get("SLURM_STEP_NUM_TASKS", "1") != "1" and read_slurm:
         cluster = Cluster(*read_slurm())
     elif environment.get("WORKER_HOSTS"):
         cluster = _parse_hosts(environment)
@@ -97,7 +97,7 @@ def _parse_hosts(environment: Mapping[str, str]) -> Cluster:
     addresses = tuple(word.strip() for word in environment["WORKER_HOSTS"].split(","))
     ordinal = re.search(r"-(\d+)$", environment.get("HOSTNAME", ""))
     named = environment.get("WORKER_INDEX") or environment.get("JOB_COMPLETION_INDEX") or (ordinal and ordinal[1])
-    if not (named and named.isdigit() and int(named) < len(addresses)):
+    if not (named and re.fullmatch("[0-9]+", named) and int(named) < len(addresses)):
         raise InputError(
             f"WORKER_HOSTS names {len(addresses)} workers; WORKER_INDEX must say which of them, from 0, this one is. "
             f"Received: {named}."
@@ -107,7 +107,8 @@ def _parse_hosts(environment: Mapping[str, str]) -> Cluster:
 
 def _check_addresses(addresses: tuple[str, ...], index: int, source: str) -> Cluster:
     for address in addresses:
-        if not re.fullmatch(r"[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", str(address)):
+        found = re.fullmatch(r"([^\s:/]{1,253}|\[[0-9a-fA-F:]+\]):([0-9]{1,5})", str(address))
+        if not found or not 0 < int(found[2]) < 65536:
             raise InputError(f"{source}: a worker's address is host:port. Received: {address}.")
         if addresses.count(address) > 1:
             raise InputError(f"{source} names {address} twice; every worker has an address of its own.")
@@ -128,6 +129,8 @@ def meet(cluster: Cluster, facts: Mapping[str, str], timeout_s: float) -> None:
         InputError: If a worker does not come in time, comes twice, or has other facts; all workers hear of it.
     """
     deadline = time.monotonic() + timeout_s
+    with _listen(cluster.name(cluster.index), cluster.addresses[cluster.index]):
+        pass  # TensorFlow is to listen there later, and says little if it cannot
     if cluster.is_chief:
         _gather(cluster, facts, deadline, timeout_s)
     else:
@@ -140,8 +143,8 @@ def _gather(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout
     present: dict[int, socket.socket] = {}
     faults: list[str] = []
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(_listen(cluster.addresses[0]))
-        while len(present) < len(numbers):
+        listener = stack.enter_context(_listen(cluster.name(0), cluster.addresses[0]))
+        while len(_drop_gone(present)) < len(numbers):
             listener.settimeout(max(0.01, deadline - time.monotonic()))
             try:
                 connection = stack.enter_context(listener.accept()[0])
@@ -150,15 +153,15 @@ def _gather(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout
                 faults.append(f"{missing} did not join within {timeout_s:g} s; start all workers.")
                 break
             said = _receive(connection, min(deadline, time.monotonic() + 10))
-            if said is None or said.get("index") not in numbers:
+            if said is None or type(said.get("index")) is not int or said["index"] not in numbers:
                 connection.close()  # something else that tried the port
                 continue
-            if said["index"] in present:
+            if said["index"] in _drop_gone(present):
                 faults.append(f"two processes say that they are {cluster.name(said['index'])}; each has its own index.")
                 _send(connection, {"fault": faults[0]})
             else:
                 present[said["index"]] = connection
-                faults += _compare(cluster, said["index"], facts, dict(said.get("facts") or {}))
+                faults += _compare(cluster, said["index"], facts, said.get("facts"))
             if faults:
                 deadline = min(deadline, time.monotonic() + _TELL_S)
         for connection in present.values():
@@ -173,7 +176,7 @@ def _report(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout
     while True:
         try:
             connection = socket.create_connection((host, port), timeout=max(0.01, deadline - time.monotonic()))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             if time.monotonic() + _RETRY_S > deadline:
                 raise InputError(
                     f"{cluster.name(0)} did not answer {cluster.name(cluster.index)} within {timeout_s:g} s ({error}); "
@@ -193,8 +196,20 @@ def _report(cluster: Cluster, facts: Mapping[str, str], deadline: float, timeout
         raise InputError(said["fault"])
 
 
-def _compare(cluster: Cluster, index: int, own: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+def _drop_gone(present: dict[int, socket.socket]) -> dict[int, socket.socket]:
+    """Forgets workers that have gone since they came, perhaps to come again."""
+    for index, connection in list(present.items()):
+        connection.setblocking(False)
+        with contextlib.suppress(BlockingIOError):  # there, and waiting
+            with contextlib.suppress(ConnectionError):
+                connection.recv(1, socket.MSG_PEEK)
+            del present[index]
+    return present
+
+
+def _compare(cluster: Cluster, index: int, own: Mapping[str, str], other: object) -> list[str]:
     """What differs between the chief and a worker, as errors."""
+    other = {str(name): str(value) for name, value in other.items()} if isinstance(other, dict) else {}
     return [
         f"{cluster.name(index)} has {name} {_shorten(other.get(name, 'nothing'))}, the chief "
         f"{_shorten(own.get(name, 'nothing'))}; all workers must have the same."
@@ -207,11 +222,12 @@ def _shorten(value: str) -> str:
     return value if len(value) <= 60 else f"{value[:57]}..."
 
 
-def _listen(address: str) -> socket.socket:
+def _listen(name: str, address: str) -> socket.socket:
+    dual = {"family": socket.AF_INET6, "dualstack_ipv6": True} if socket.has_dualstack_ipv6() else {}
     try:
-        return socket.create_server(("", _split_address(address)[1]))
+        return socket.create_server(("", _split_address(address)[1]), **dual)
     except OSError as error:
-        raise InputError(f"the chief cannot listen at {address}: {error.strerror}; give it another port.") from error
+        raise InputError(f"{name} cannot listen at its port: {error.strerror}; give it another one.") from error
 
 
 def _split_address(address: str) -> tuple[str, int]:
@@ -220,6 +236,7 @@ def _split_address(address: str) -> tuple[str, int]:
 
 
 def _send(connection: socket.socket, message: dict) -> None:
+    connection.settimeout(10)
     with contextlib.suppress(OSError):  # it has gone; whoever waits for it says so
         connection.sendall(json.dumps(message).encode() + b"\n")
 
@@ -236,5 +253,5 @@ def _receive(connection: socket.socket, deadline: float) -> dict | None:
             received += part
         message = json.loads(received)
         return message if isinstance(message, dict) else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

@@ -5,9 +5,15 @@ TensorFlow for the strategy in force, so that nothing else need know of it; with
 """
 
 import contextlib
+import faulthandler
 import functools
 import os
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -38,7 +44,8 @@ def read_slurm() -> tuple[tuple[str, ...], int]:
     try:
         per_node = os.environ["SLURM_STEP_TASKS_PER_NODE"]
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-            port_base=20000 + int(os.environ.get("SLURM_JOB_ID", 0)) % 10000,
+            # Neighbouring jobs on a node get ports of their own, for up to 64 tasks there.
+            port_base=10240 + int(os.environ.get("SLURM_JOB_ID", 0)) * 64 % 20480,
             gpus_per_node=max(int(word.partition("(")[0]) for word in per_node.split(",")),
             gpus_per_task=1,  # a place for every task, whether or not there are GPUs
             auto_set_gpu=False,
@@ -47,7 +54,7 @@ def read_slurm() -> tuple[tuple[str, ...], int]:
         return addresses, resolver.get_task_info()[1]
     except (KeyError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"the variables of this step of Slurm are not complete ({error}); start it with srun."
+            f"the variables of this step of Slurm cannot be read ({error}); name the workers in WORKER_HOSTS."
         ) from error
 
 
@@ -111,7 +118,34 @@ def _join(cluster: Cluster, timeout_s: float) -> tf.distribute.Strategy:
         rpc_layer="grpc",
     )
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout_s)
-    return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    name = cluster.name(cluster.index)
+    with _give_up_after(timeout_s, f"{name} has lost another worker before all had joined"):
+        try:
+            strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+        except tf.errors.UnknownError as error:
+            raise InputError(f"{name}: TensorFlow cannot serve there ({error}).") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # TensorFlow would merely take note of it
+    return strategy
+
+
+@contextlib.contextmanager
+def _give_up_after(timeout_s: float, words: str) -> Iterator[None]:
+    """Ends the process with an error line unless the block ends in time.
+
+    For calls into TensorFlow that hold Python back, so that neither threads nor signal handlers could do it.
+    """
+    code = "import select, sys; select.select([sys.stdin], [], [], float(sys.argv[1]))[0] or sys.exit(sys.argv[2])"
+    line = f"error: {words}; start all workers again with --resume."
+    with (
+        subprocess.Popen([sys.executable, "-c", code, str(timeout_s), line], stdin=subprocess.PIPE),
+        Path(os.devnull).open("w") as nowhere,
+    ):
+        faulthandler.dump_traceback_later(timeout_s + 1, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def _workers() -> tuple[int, int]:
@@ -322,6 +356,8 @@ def predict(
         seed: Seed of the augmentation.
         verbose: As `keras.Model.predict` takes it.
     """
+    if not len(crops):
+        return np.zeros((0, *model.output_shape[1:]), model.outputs[0].dtype)
     worker, n_workers = _workers()
     unused = np.zeros(len(crops), np.int32)
     data = ordered_batches(crops, unused, batch_size, augment, seed, worker, n_workers)

@@ -144,6 +144,37 @@ def hash_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextlib.contextmanager
+def alone_at(path: str | Path) -> Iterator[None]:
+    """Lets no other process into such a block for the same path, which need not exist.
+
+    What a process that was killed left behind is passed over, where it ran on this machine.
+
+    Raises:
+        InputError: If another process is there.
+    """
+    path = Path(path).absolute()
+    lock, host = path.with_name(f".{path.name}.lock"), socket.gethostname()
+    with _parents_of(path):
+        while True:
+            try:
+                with lock.open("x") as file:
+                    file.write(f"{host} {os.getpid()}")
+                break
+            except FileExistsError as error:
+                owner, _, pid = (lock.read_text() if lock.is_file() else "").partition(" ")
+                if owner == host and pid.isdigit() and (int(pid) == os.getpid() or not _is_running(int(pid))):
+                    lock.unlink(missing_ok=True)
+                    continue
+                raise InputError(
+                    f"{path} is being written by process {pid} on {owner}; wait for it. If it is gone, remove {lock}."
+                ) from error
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
 def _partial_path(path: Path) -> Path:
     """A hidden name beside `path` for this process; what processes that were killed left under theirs is removed."""
     start = f".{path.stem}.partial-{socket.gethostname()}-"

@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -89,13 +90,14 @@ class JobFolder:
 
     def name_inputs(self, files: Mapping[str, Sequence[Path]], suffix: str = "") -> list[Input]:
         """The inputs of these names and files, each with a part of its own that ends in `suffix`."""
+        absolute = {name: tuple(Path(file).absolute() for file in of) for name, of in files.items()}
         return [
-            Input(name, tuple(Path(file).absolute() for file in of), self.path / f"{_name_part(name)}{suffix}")
-            for name, of in files.items()
+            Input(name, of, self.path / f"{_name_part(os.path.normpath(of[0]))}{suffix}")
+            for name, of in absolute.items()
         ]
 
     def read_done(self) -> dict[str, tuple[list, int]]:
-        """Stamp and count of every input that is done, by name."""
+        """Stamp and count of every input that is done, by the name of its part."""
         done = {}
         with contextlib.suppress(FileNotFoundError), (self.path / DONE_FILE).open(encoding="utf-8") as file:
             for line in file:
@@ -127,9 +129,11 @@ class JobFolder:
         """
         done = self.read_done()
         counts = {
-            i.name: done[i.name][1]
+            i.name: done[i.part_path.name][1]
             for i in inputs
-            if i.name in done and done[i.name][0] == i.stamp() != [] and (i.part_path.exists() or not done[i.name][1])
+            if (was := done.get(i.part_path.name))
+            and was[0] == i.stamp() != []
+            and (i.part_path.exists() or not was[1])
         }
         n_skipped, failed = len(counts), {}
         todo = [i for i in inputs if i.name not in counts]
@@ -144,6 +148,9 @@ class JobFolder:
                     counts[item.name] = count
                     self._record(item, stamp, count)
         self._write_failed(failed)
+        others = set(done) - {i.part_path.name for i in inputs}
+        if n_others := sum((self.path / name).exists() for name in others):
+            print(f"note: {self.path} holds the parts of {n_others} other inputs too, of earlier jobs.")
         if failed and not counts:
             name, reason = next(iter(failed.items()))
             raise InputError(f"all {len(inputs)} inputs failed; the first: {name}: {reason}")
@@ -179,7 +186,7 @@ class JobFolder:
 
     def _record(self, item: Input, stamp: list, count: int) -> None:
         with (self.path / DONE_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps([item.name, stamp, count]) + "\n")
+            file.write(json.dumps([item.part_path.name, stamp, count]) + "\n")
 
     def _write_failed(self, failed: Mapping[str, str]) -> None:
         (self.path / FAILED_FILE).unlink(missing_ok=True)
@@ -225,8 +232,8 @@ def _name_part(name: str) -> str:
     >>> _name_part("day 1/_a.tif")
     'part-_a-dc8a2865'
     """
-    stem = re.sub(r"[^\w.+-]+", "_", Path(name).stem)[:100]
-    return f"part-{stem}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    stem = re.sub(r"[^\w.+-]+", "_", Path(name).stem).encode(errors="replace")[:100].decode(errors="ignore")
+    return f"part-{stem}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
 
 
 def _tell_difference(known: Mapping[str, Any], facts: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 import resnet_zclass as rz
 from resnet_zclass.augment import STRENGTHS
+from resnet_zclass.cluster import find_cluster
 from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
 from resnet_zclass.evaluate import evaluate_run, name_evaluation
@@ -65,11 +66,16 @@ def main(options: TrainOptions) -> None:
         simulate_demo(load_options("simulate", DEFAULT_PRESET))
     data = read_dataset(options.data_path, **choose_reading(options))
     options = settle(options, data)
+    cluster = find_cluster(read_slurm=rz.distribute.read_slurm)
     if options.workers > 1:
+        if cluster:
+            raise InputError(
+                "--workers starts workers on this machine, but the environment names others; leave it out."
+            )
         launch_workers(options)
         return
     run_path = name_run(options.save_logs_path, options.run_name or options.model_name)
-    begun = claim_run(run_path, options)
+    begun = claim_run(run_path, options) if cluster is None or cluster.is_chief else False
     data = recognise_before(data, options.weights, run_path, options.folds > 0)
     train = functools.partial(
         train_run,
@@ -84,7 +90,7 @@ def main(options: TrainOptions) -> None:
         **pick(options, "head_epochs", "soft_labels", "thresholds", "feature_views", "deterministic", "preview"),
     )
     facts = list_facts(options, data)
-    with take_part(run_path, begun, facts, **pick(options, *DEVICE_OPTIONS)) as (folder, resume):
+    with take_part(cluster, run_path, begun, facts, **pick(options, *DEVICE_OPTIONS)) as (folder, resume):
         if resume and is_finished(folder):
             print(f"{folder} is finished already.")
         train = functools.partial(train, resume=resume)

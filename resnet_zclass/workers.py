@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import os
 import signal
 import socket
@@ -17,8 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import resnet_zclass as rz
-from resnet_zclass.cluster import find_cluster, meet
+from resnet_zclass.cluster import Cluster, meet
 from resnet_zclass.errors import InputError, LostWorkerError
+from resnet_zclass.files import alone_at
 from resnet_zclass.loader import Dataset
 from resnet_zclass.options import TrainOptions
 from resnet_zclass.opts import save_options
@@ -26,11 +28,21 @@ from resnet_zclass.opts import save_options
 # What may differ between workers: where things lie on their machines, and what only the chief does.
 OWN_OPTIONS = ("data_path", "save_logs_path", "run_name", "overwrite", "workers")
 SENT = (".keras", ".npz", ".toml", ".csv", ".json")  # of a run that is gone on with
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+# What a worker runs. On Linux it is told when the process that started it is gone.
+_START = """
+import contextlib, ctypes, runpy, signal, sys
+with contextlib.suppress(Exception):
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+sys.argv[0] = "resnet_zclass.train"
+runpy.run_module("resnet_zclass.train", run_name="__main__")
+"""
 LEAVE_S = 30  # for the other workers to end by themselves after one has failed
 
 
 @contextlib.contextmanager
 def take_part(
+    cluster: Cluster | None,
     run_path: Path,
     begun: bool,
     facts: dict[str, str],
@@ -38,14 +50,15 @@ def take_part(
     gpus: int | None,
     join_timeout_s: float,
 ) -> Iterator[tuple[Path, bool]]:
-    """Trains in the block with all devices of this process, and with the other workers if the environment names any.
+    """Trains in the block with all devices of this process, and with the other workers of a cluster if there is one.
 
     All workers do the same and come to the same; the chief alone writes the run, the others into a folder that is
     removed, and say nothing. A run that is gone on with is sent to them.
 
     Args:
+        cluster: Of which this process is a worker; else None.
         run_path: Folder of the run.
-        begun: Whether the run is there and gone on with.
+        begun: Whether the run is there and gone on with, as the chief sees it.
         facts: What must be equal at all workers, see `list_facts`.
         multiGPU: Whether to use more than one device where there is no cluster.
         gpus: Devices of each process; None: all there are.
@@ -55,11 +68,12 @@ def take_part(
         The folder to write to, and whether the run is gone on with.
 
     Raises:
-        InputError: If the environment is malformed, a worker does not join or wants something else.
+        InputError: If a worker does not join or wants something else, or another process writes the same run.
         LostWorkerError: If another worker is gone.
     """
-    cluster = find_cluster(read_slurm=rz.distribute.read_slurm)
     with contextlib.ExitStack() as stack:
+        if cluster is None or cluster.is_chief:
+            stack.enter_context(alone_at(run_path))
         if cluster:
             print(f"waiting for {len(cluster.addresses)} workers; this is {cluster.name(cluster.index)}", flush=True)
             meet(cluster, facts, join_timeout_s)
@@ -111,32 +125,36 @@ def launch_workers(options: TrainOptions) -> None:
 
     Raises:
         InputError: If there are GPUs, but fewer than workers, or a worker failed because of its input.
+        LostWorkerError: If a worker was killed.
         SystemExit: If the chief failed, which has said why.
     """
-    n = options.workers
-    with tempfile.TemporaryDirectory(prefix="resnet_zclass-") as folder:
+    with tempfile.TemporaryDirectory(prefix="resnet_zclass-") as folder, contextlib.ExitStack() as stack:
         save_options(Path(folder) / "opts.toml", dataclasses.replace(options, workers=1))
-        environments = share_machine(n)
-        reports = [None, *(Path(folder) / f"worker{i}.txt" for i in range(1, n))]
-        with contextlib.ExitStack() as stack:
-            workers = [
-                subprocess.Popen(
-                    [sys.executable, "-m", "resnet_zclass.train", "--opts", str(Path(folder) / "opts.toml")],
-                    env=environment,
-                    stderr=stack.enter_context(report.open("w")) if report else None,
-                    stdout=subprocess.DEVNULL if report else None,
-                    start_new_session=True,  # Ctrl-C comes to this process, which passes it on once
-                )
-                for environment, report in zip(environments, reports, strict=True)
-            ]
-            first = _wait(workers)
+        command = [sys.executable, "-c", _START, "--opts", str(Path(folder) / "opts.toml")]
+        reports = [None, *(Path(folder) / f"worker{i}.txt" for i in range(1, options.workers))]
+        workers = [
+            subprocess.Popen(
+                command,
+                env=environment | {"TMPDIR": folder},  # what killed workers leave goes with it
+                stderr=stack.enter_context(report.open("w")) if report else None,
+                stdout=subprocess.DEVNULL if report else None,
+                start_new_session=True,  # Ctrl-C comes to this process, which passes it on
+            )
+            for environment, report in zip(share_machine(options.workers), reports, strict=True)
+        ]
+        first = _wait(workers)
         if first is None:
             return
+        code = workers[first].returncode
+        name = f"worker {first}" if first else "the chief"
+        if code < 0:
+            raise LostWorkerError(f"{name} was ended by {signal.Signals(-code).name}; --resume goes on.")
         if first == 0:
-            raise SystemExit(max(1, workers[0].returncode))
-        said = reports[first].read_text().splitlines()
-        line = said[-1].removeprefix("error: ") if said else f"it ended with {workers[first].returncode}"
-        raise (InputError if workers[first].returncode == 2 else LostWorkerError)(f"worker {first}: {line}")
+            raise SystemExit(code)
+        if code == 130:
+            raise LostWorkerError(f"{name} was interrupted; --resume goes on.")
+        said = reports[first].read_text().splitlines() or [f"it ended with {code}"]
+        raise (InputError if code == 2 else LostWorkerError)(f"{name}: {said[-1].removeprefix('error: ')}")
 
 
 def share_machine(n: int) -> list[dict[str, str]]:
@@ -162,33 +180,33 @@ def _wait(workers: list[subprocess.Popen]) -> int | None:
     def stop(*_):
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in _ENDING}
+    first, deadline = None, None
     try:
-        first, deadline = None, None
-        while any(worker.poll() is None for worker in workers):
+        while None in [worker.poll() for worker in workers]:
             failed = [i for i, worker in enumerate(workers) if worker.returncode]
             if failed and first is None:
                 first, deadline = failed[0], time.monotonic() + LEAVE_S
             if deadline and time.monotonic() > deadline:
                 break
             time.sleep(0.1)
-        return next((i for i, worker in enumerate(workers) if worker.poll()), None) if first is None else first
+        return next((i for i, worker in enumerate(workers) if worker.returncode), None) if first is None else first
     except KeyboardInterrupt:
         _end(workers, signal.SIGINT)
-        raise
+        raise SystemExit(130) from None  # the chief has said it
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         _end(workers, signal.SIGTERM)
 
 
 def _end(workers: list[subprocess.Popen], how: signal.Signals) -> None:
-    """Ends those that still run, those that do not heed within seconds by force."""
-    running = [worker for worker in workers if worker.poll() is None]
-    for worker in running:
-        worker.send_signal(how)
-    for worker in running:
-        try:
-            worker.wait(LEAVE_S)
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
+    """Ends those that still run: asked every other second, since some of what they do swallows it, then by force."""
+    asked, deadline = -math.inf, time.monotonic() + LEAVE_S
+    while None in [worker.poll() for worker in workers]:
+        now = time.monotonic()
+        if now > asked + 2:
+            for worker in workers:
+                worker.send_signal(how if now < deadline else signal.SIGKILL)  # to no effect where it has ended
+            asked = now
+        time.sleep(0.05)

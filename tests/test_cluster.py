@@ -47,6 +47,9 @@ def test_one_worker_is_no_cluster(environment):
         (tf_config(worker=["a:1", "b:1"], chief=["c:1", "d:1"]), "names 2 chiefs"),
         (tf_config(worker=["a:1", "b"]), "address is host:port. Received: b."),
         (tf_config(worker=["a:1", "b:x"]), "address is host:port. Received: b:x."),
+        (tf_config(worker=["a:1", "b:99999"]), "address is host:port. Received: b:99999."),
+        (tf_config(worker=["a:1", "b:0"]), "address is host:port. Received: b:0."),
+        ({"WORKER_HOSTS": "a:1,b:1", "WORKER_INDEX": "²"}, "Received: ²."),
         (tf_config(worker=["a:1", "a:1"]), "names a:1 twice"),
         ({"WORKER_HOSTS": "a:1,b:1"}, "WORKER_INDEX must say which"),
         ({"WORKER_HOSTS": "a:1,b:1", "WORKER_INDEX": "2"}, "Received: 2."),
@@ -142,7 +145,15 @@ def test_what_is_no_worker_is_passed_over(addresses):
     host, port = addresses[0].split(":")
     thread = threading.Thread(target=meet, args=(Cluster(addresses[:2], 0), {}, 10.0))
     thread.start()
-    for noise in (b"GET / HTTP/1.0\r\n\r\n", b"[1]\n", b'{"index": 7}\n', b'{"index": "1"}\n', b""):
+    for noise in (
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"[1]\n",
+        b'{"index": 7}\n',
+        b'{"index": "1"}\n',
+        b'{"index": true}\n',
+        b"[" * 9999,
+        b"",
+    ):
         for _ in range(100):
             with contextlib.suppress(ConnectionRefusedError), socket.create_connection((host, int(port))) as stranger:
                 stranger.sendall(noise)
@@ -151,3 +162,28 @@ def test_what_is_no_worker_is_passed_over(addresses):
     meet(Cluster(addresses[:2], 1), {}, 10.0)
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_worker_that_comes_again_before_all_are_there_is_taken(addresses):
+    host, port = addresses[0].split(":")
+    said = []
+    chief = threading.Thread(target=lambda: said.append(meet(Cluster(addresses, 0), {}, 10.0)))
+    chief.start()
+    time.sleep(0.3)
+    with socket.create_connection((host, int(port))) as gone:
+        gone.sendall(b'{"index": 1, "facts": {}}\n')
+        time.sleep(0.3)
+    again = threading.Thread(target=meet, args=(Cluster(addresses, 1), {}, 10.0))
+    again.start()
+    time.sleep(0.3)
+    meet(Cluster(addresses, 2), {}, 10.0)
+    for thread in (chief, again):
+        thread.join(10)
+        assert not thread.is_alive()
+    assert said == [None]
+
+
+def test_a_port_that_is_taken_is_named(addresses):
+    with socket.create_server(("", int(addresses[1].split(":")[1]))):
+        (said,) = meet_all(addresses, [{}] * 3, timeout_s=1.0, indices=[1])
+    assert f"worker 1 ({addresses[1]}) cannot listen at its port" in said

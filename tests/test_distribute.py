@@ -249,7 +249,8 @@ def test_a_step_of_slurm_names_its_tasks(monkeypatch):
     variables = {"PROCID": "2", "STEP_NUM_TASKS": "3", "STEP_NODELIST": "n[09-10]", "STEP_TASKS_PER_NODE": "2,1"}
     for name, value in (variables | {"JOB_ID": "70123"}).items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    assert distribute.read_slurm() == (("n09:20123", "n09:20124", "n10:20123"), 2)
+    # 10240 + 70123 * 64 % 20480
+    assert distribute.read_slurm() == (("n09:12992", "n09:12993", "n10:12992"), 2)
     monkeypatch.delenv("SLURM_STEP_NODELIST")
     with pytest.raises(InputError, match="STEP_NODELIST"):
         distribute.read_slurm()

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import whole_file, whole_folder
+from resnet_zclass.files import alone_at, whole_file, whole_folder
 
 
 def test_a_folder_that_fails_half_way_leaves_nothing(tmp_path):
@@ -96,3 +96,26 @@ def test_a_folder_is_replaced_at_once_and_not_bit_by_bit(tmp_path, monkeypatch):
     with whole_folder(tmp_path / "run", overwrite=True) as partial:
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_two_processes_do_not_write_the_same_path(tmp_path):
+    path = tmp_path / "run"
+    lock = tmp_path / ".run.lock"
+    with alone_at(path):
+        assert lock.is_file()
+    assert not lock.exists()
+    code = "import sys, time\nfrom resnet_zclass.files import alone_at\n"
+    code += "with alone_at(sys.argv[1]):\n    print(1, flush=True)\n    time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
+    other.stdout.readline()
+    with pytest.raises(InputError, match=f"is being written by process {other.pid} "), alone_at(path):
+        pass
+    other.kill()
+    other.communicate()
+    with alone_at(path):  # what the killed one left is passed over
+        assert lock.read_text().endswith(f" {os.getpid()}")
+    lock.write_text("elsewhere 1")
+    with pytest.raises(InputError, match="on elsewhere; wait for it"), alone_at(path):
+        pass
+    assert lock.is_file()
+    assert lock.is_file()

@@ -1,0 +1,64 @@
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from resnet_zclass import workers
+
+
+def start(code):
+    return subprocess.Popen([sys.executable, "-c", code])
+
+
+def test_a_worker_that_fails_ends_the_others_in_time_whatever_their_order(monkeypatch):
+    monkeypatch.setattr(workers, "LEAVE_S", 0.5)
+    processes = [start("import time; time.sleep(60)"), start("raise SystemExit(2)")]
+    begun = time.monotonic()
+    assert workers._wait(processes) == 1
+    assert time.monotonic() - begun < 20
+    assert None not in [process.poll() for process in processes]
+
+
+def test_workers_that_do_not_heed_are_ended_by_force(monkeypatch):
+    monkeypatch.setattr(workers, "LEAVE_S", 0.5)
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    workers._end([process], signal.SIGTERM)
+    process.stdout.close()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_workers_that_all_end_well_are_no_failure():
+    assert workers._wait([start("pass"), start("pass")]) is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl is of Linux")
+def test_a_worker_ends_with_the_process_that_started_it():
+    child = workers._START.split("sys.argv[0]")[0] + "import time; print('up', flush=True); time.sleep(60)"
+    code = (
+        "import subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE, text=True)\n"
+        "child.stdout.readline()\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 10
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(pid)
+
+
+def is_running(pid):
+    """Whether a process is there and not merely waiting to be asked how it ended."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
