@@ -5,7 +5,8 @@
 Every way trains the same crops in the same batches, in processes of their own, one way after the other. "efficiency" is
 the time of one device over that of the way, both with all cores; there is nothing to gain on one machine without GPUs,
 so what is missing to 1 is what sharing a batch costs. "to one device" is the largest difference of the losses of the
-epochs. Prints a table and writes benchmarks/several_devices.json.
+epochs; one device with the crops in another order within the same batches shows how much of it is rounding.
+Prints a table and writes benchmarks/several_devices.json.
 """
 
 import argparse
@@ -20,15 +21,16 @@ from benchmarks.measure import report
 # Backbone, side of its crops and batch size.
 JOBS = {"ResNet20": (32, 64), "ResNet50": (64, 32)}
 WAYS = {
-    "1 device": (1, 1),
-    "2 virtual devices": (2, 1),
-    "2 workers": (1, 2),
-    "3 workers": (1, 3),
+    "1 device": (1, 1, 0),
+    "1 device, other order": (1, 1, 1),
+    "2 virtual devices": (2, 1, 0),
+    "2 workers": (1, 2, 0),
+    "3 workers": (1, 3, 0),
 }
 EPOCHS = 3
 
 
-def train(name: str, steps: int, n_devices: int, sync: bool) -> dict:
+def train(name: str, steps: int, n_devices: int, shift: int, sync: bool) -> dict:
     """Trains in this process, with the others of its cluster if any; returns seconds a step, losses and bytes."""
     import numpy as np
 
@@ -64,23 +66,24 @@ def train(name: str, steps: int, n_devices: int, sync: bool) -> dict:
         round_ = rz.rounds.Round("fine_tune_model", "none", EPOCHS, 1e-4)
         options = rz.options.TrainOptions(batch_size=batch_size, optimizer="sgd", sync_batch_norm=sync)
         clock = Clock()
+        mix = (lambda x, y, _: (np.roll(x, shift, 0), np.roll(y, shift, 0))) if shift else None
         fit = rz.opts.pick(options, *rz.train.FIT_OPTIONS)
-        rz.rounds.fit_round(model, crops, targets, None, round_, lambda **_: [clock], fit)
+        rz.rounds.fit_round(model, crops, targets, None, round_, lambda **_: [clock], fit, mix=mix)
         shared_bytes = sum(variable.numpy().nbytes for variable in model.trainable_variables)
     return {"step": sorted(clock.seconds[1:])[0], "losses": clock.losses, "bytes": shared_bytes}
 
 
-def run_way(name: str, steps: int, n_devices: int, n_workers: int, sync: bool) -> dict:
-    """The same in processes of its own; what the chief found."""
+def run_way(name: str, steps: int, n_devices: int, n_workers: int, shift: int, sync: bool) -> dict | None:
+    """The same in processes of its own; what the chief found, or None if a process failed."""
     from resnet_zclass.workers import share_machine
 
     environments = share_machine(n_workers) if n_workers > 1 else [dict(os.environ)]
-    own = [json.dumps({"name": name, "steps": steps, "n_devices": n_devices, "sync": sync})]
+    own = [json.dumps({"name": name, "steps": steps, "n_devices": n_devices, "shift": shift, "sync": sync})]
     words = [sys.executable, "-m", "benchmarks.several_devices", "--own", *own]
     processes = [subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True) for env in environments]
     outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
-        raise SystemExit("failed")
+        return None
     return json.loads(outputs[0].splitlines()[-1])
 
 
@@ -97,10 +100,13 @@ def main() -> None:
     for name in options.jobs:
         one = None
         for sync in (True, False):
-            for way, (n_devices, n_workers) in WAYS.items():
+            for way, (n_devices, n_workers, shift) in WAYS.items():
                 if not sync and (n_devices, n_workers) == (1, 1):
                     continue
-                found = run_way(name, options.steps, n_devices, n_workers, sync)
+                found = run_way(name, options.steps, n_devices, n_workers, shift, sync)
+                if found is None:
+                    print(f"{name}, {way}: failed", flush=True)
+                    continue
                 one = one or found
                 apart = max(abs(a - b) for a, b in zip(found["losses"], one["losses"], strict=True))
                 side_px, batch_size = JOBS[name]
