@@ -35,7 +35,7 @@ def train(words: list[str], n_workers: int = 1, seconds: float | None = None, vi
     start = time.perf_counter()
     environments = share_machine(n_workers) if n_workers > 1 else [None]
     command = [sys.executable, "-m", "resnet_zclass.train", *words]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL if seconds else None}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": None}
     processes = [subprocess.Popen(command, env=environment, **quiet) for environment in environments]
     try:
         processes[victim].wait(seconds)
