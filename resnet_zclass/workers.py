@@ -78,7 +78,9 @@ def take_part(
             print(f"waiting for {len(cluster.addresses)} workers; this is {cluster.name(cluster.index)}", flush=True)
             meet(cluster, facts, join_timeout_s)
         if cluster and not cluster.is_chief:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="resnet_zclass-"))
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="resnet_zclass-", ignore_cleanup_errors=True)
+            )
             run_path = Path(folder) / run_path.name
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
         stack.enter_context(rz.distribute.use_devices(multiGPU, gpus, cluster, join_timeout_s))
@@ -128,7 +130,10 @@ def launch_workers(options: TrainOptions) -> None:
         LostWorkerError: If a worker was killed.
         SystemExit: If the chief failed, which has said why.
     """
-    with tempfile.TemporaryDirectory(prefix="resnet_zclass-") as folder, contextlib.ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="resnet_zclass-", ignore_cleanup_errors=True) as folder,
+        contextlib.ExitStack() as stack,
+    ):
         save_options(Path(folder) / "opts.toml", dataclasses.replace(options, workers=1))
         command = [sys.executable, "-c", _START, "--opts", str(Path(folder) / "opts.toml")]
         reports = [None, *(Path(folder) / f"worker{i}.txt" for i in range(1, options.workers))]
