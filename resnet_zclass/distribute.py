@@ -23,6 +23,12 @@ from resnet_zclass.cluster import Cluster
 from resnet_zclass.errors import InputError, LostWorkerError
 
 _CHUNK = 1 << 22  # numbers that are sent at a time
+# What of Keras' insides is mended here; a version without them may no longer need it, or need something else.
+MENDED = (
+    (keras.Model, "_symbolic_build"),
+    (keras.Model, "_maybe_symbolic_build"),
+    (keras.layers.BatchNormalization, "_moments"),
+)
 _LOST = (  # what TensorFlow raises at the workers that are left, depending on where the other one went
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -75,6 +81,8 @@ def use_devices(
         LostWorkerError: If another worker of the cluster is gone.
     """
     devices = _choose_devices(several or cluster is not None, gpus, several)
+    if len(devices) > 1 or cluster:
+        check_keras()
     if cluster is None:
         with contextlib.nullcontext() if len(devices) == 1 else tf.distribute.MirroredStrategy(devices).scope():
             yield
@@ -88,6 +96,16 @@ def use_devices(
             f"{cluster.name(cluster.index)} has lost another worker, which is gone or does not answer "
             f"({type(error).__name__}); start all workers again with --resume."
         ) from error
+
+
+def check_keras() -> None:
+    """Raises `InputError` if this version of Keras is not one that several devices can be used with."""
+    for owner, name in MENDED:
+        if not hasattr(owner, name):
+            raise InputError(
+                f"Keras {keras.__version__} has no {owner.__name__}.{name} any more, which training on several devices "
+                "builds on; install keras<3.16, or use one device."
+            )
 
 
 def _choose_devices(all_gpus: bool, gpus: int | None, several: bool) -> list[str]:

@@ -243,15 +243,15 @@ def test_larger_images_are_not_searched_for_beads_by_a_run_of_whole_cells(first,
 def test_rare_classes_are_drawn_more_often_and_weights_reach_the_loss(image_set, tmp_path, monkeypatch, capsys):
     seen = {}
     original = rz.rounds.fit_round
-    monkeypatch.setattr(rz.rounds, "fit_round", lambda *a, **k: seen.update(args=a) or original(*a, **k))
+    monkeypatch.setattr(rz.rounds, "fit_round", lambda *a, **k: seen.update(k, args=a) or original(*a, **k))
     words = ["--data_path", image_set, "--save_logs_path", tmp_path, "--epochs", 1, "--no_evaluate"]
     assert run_train(*words, "--oversample", "class1", "--oversample_to", 20, "--class_weights", "balanced") == 0
-    _, inputs, targets, *_, weigh = seen["args"]
+    _, inputs, targets, *_ = seen["args"]
     counts = targets.sum(axis=0)
     assert counts[1] == 20
     assert counts[0] == counts[2] < 20
     assert len(inputs) == counts.sum()
-    weights = weigh(np.eye(3, dtype="float32"))
+    weights = seen["weigh"](np.eye(3, dtype="float32"))
     np.testing.assert_allclose(weights * counts, (weights * counts)[0], rtol=1e-5)
     assert "drawn per epoch" in capsys.readouterr().out
 
