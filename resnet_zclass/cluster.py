@@ -2,12 +2,16 @@
 
 import contextlib
 import dataclasses
+import faulthandler
 import json
 import os
 import re
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from resnet_zclass.errors import InputError
 
@@ -255,3 +259,22 @@ def _receive(connection: socket.socket, deadline: float) -> dict | None:
         return message if isinstance(message, dict) else None
     except (OSError, ValueError, RecursionError):
         return None
+
+
+@contextlib.contextmanager
+def give_up_after(timeout_s: float, words: str) -> Iterator[None]:
+    """Ends the process with an error line unless the block ends in time.
+
+    For calls into TensorFlow that hold Python back, so that neither threads nor signal handlers could do it.
+    """
+    code = "import select, sys; select.select([sys.stdin], [], [], float(sys.argv[1]))[0] or sys.exit(sys.argv[2])"
+    line = f"error: {words}; start all workers again with --resume."
+    with (
+        subprocess.Popen([sys.executable, "-c", code, str(timeout_s), line], stdin=subprocess.PIPE),
+        Path(os.devnull).open("w") as nowhere,
+    ):
+        faulthandler.dump_traceback_later(timeout_s + 1, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()

@@ -5,21 +5,17 @@ TensorFlow for the strategy in force, so that nothing else need know of it; with
 """
 
 import contextlib
-import faulthandler
 import functools
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 
 from resnet_zclass.backend import keras, tf
 from resnet_zclass.batches import count_steps, ordered_batches, share
-from resnet_zclass.cluster import Cluster
+from resnet_zclass.cluster import Cluster, give_up_after
 from resnet_zclass.errors import InputError, LostWorkerError
 
 _CHUNK = 1 << 22  # numbers that are sent at a time
@@ -109,7 +105,7 @@ def check_keras() -> None:
 
 
 def _choose_devices(all_gpus: bool, gpus: int | None, several: bool) -> list[str]:
-    """Makes the devices that are to be used the only visible ones; returns their names."""
+    """Makes the devices that are to be used the only visible ones, if it can still be done; returns their names."""
     if gpus is not None and not all_gpus:
         raise InputError(f"--gpus {gpus} says how many devices --multiGPU is to use; give both.")
     physical = tf.config.list_physical_devices("GPU")
@@ -117,7 +113,10 @@ def _choose_devices(all_gpus: bool, gpus: int | None, several: bool) -> list[str
         wanted = (gpus or len(physical)) if all_gpus else 1
         if wanted > len(physical):
             raise InputError(f"--gpus {gpus}: TensorFlow sees {len(physical)} here.")
-        tf.config.set_visible_devices(physical[:wanted], "GPU")
+        with contextlib.suppress(RuntimeError):  # TensorFlow is at work already and keeps those it has
+            tf.config.set_visible_devices(physical[:wanted], "GPU")
+        if wanted > len(tf.config.get_visible_devices("GPU")):
+            raise InputError(f"{wanted} GPUs are asked for, but this process has begun with fewer; start another.")
         return [f"GPU:{i}" for i in range(wanted)]
     # Without GPUs a process may have split its CPU into several devices, to try things out.
     n_cpus = len(tf.config.get_logical_device_configuration(tf.config.list_physical_devices("CPU")[0]) or [None])
@@ -137,7 +136,7 @@ def _join(cluster: Cluster, timeout_s: float) -> tf.distribute.Strategy:
     )
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout_s)
     name = cluster.name(cluster.index)
-    with _give_up_after(timeout_s, f"{name} has lost another worker before all had joined"):
+    with give_up_after(timeout_s, f"{name} has lost another worker before all had joined"):
         try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
         except tf.errors.UnknownError as error:
@@ -145,25 +144,6 @@ def _join(cluster: Cluster, timeout_s: float) -> tf.distribute.Strategy:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # TensorFlow would merely take note of it
     return strategy
-
-
-@contextlib.contextmanager
-def _give_up_after(timeout_s: float, words: str) -> Iterator[None]:
-    """Ends the process with an error line unless the block ends in time.
-
-    For calls into TensorFlow that hold Python back, so that neither threads nor signal handlers could do it.
-    """
-    code = "import select, sys; select.select([sys.stdin], [], [], float(sys.argv[1]))[0] or sys.exit(sys.argv[2])"
-    line = f"error: {words}; start all workers again with --resume."
-    with (
-        subprocess.Popen([sys.executable, "-c", code, str(timeout_s), line], stdin=subprocess.PIPE),
-        Path(os.devnull).open("w") as nowhere,
-    ):
-        faulthandler.dump_traceback_later(timeout_s + 1, exit=True, file=nowhere)
-        try:
-            yield
-        finally:
-            faulthandler.cancel_dump_traceback_later()
 
 
 def _workers() -> tuple[int, int]:
@@ -332,7 +312,7 @@ def _synchronised(model: keras.Model, wanted: bool) -> Iterator[None]:
 def _moments_of_all(inputs: tf.Tensor, mask: None, axes: list[int]) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and variance of the inputs of all replicas, as `tf.nn.moments` takes them of those of one."""
     if mask is not None:
-        raise NotImplementedError("synchronised BatchNormalization knows no masks")
+        raise ValueError(f"--sync_batch_norm is for images without a mask. Received: mask={mask}.")
     replica = tf.distribute.get_replica_context()
     x = tf.cast(inputs, tf.float32)
     own_mean = tf.reduce_mean(x, axes)

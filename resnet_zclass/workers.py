@@ -20,7 +20,7 @@ from pathlib import Path
 import resnet_zclass as rz
 from resnet_zclass.cluster import Cluster, meet
 from resnet_zclass.errors import InputError, LostWorkerError
-from resnet_zclass.files import alone_at
+from resnet_zclass.files import alone_at, hash_file
 from resnet_zclass.loader import Dataset
 from resnet_zclass.options import TrainOptions
 from resnet_zclass.opts import save_options
@@ -115,6 +115,8 @@ def list_facts(options: TrainOptions, data: Dataset) -> dict[str, str]:
     wanted = {k: v for k, v in dataclasses.asdict(options).items() if k not in OWN_OPTIONS}
     facts = {f"--{name}": json.dumps(value) for name, value in wanted.items()}
     rows = data.items[["file", "page", "label", "group", "split", "digest"]].astype(str).to_numpy()
+    if Path(options.weights).is_file():
+        facts["the file of --weights"] = hash_file(options.weights)[:16]
     facts["data"] = hashlib.sha256("\n".join("\t".join(row) for row in rows).encode()).hexdigest()[:16]
     versions = {"resnet_zclass": rz, "Keras": rz.backend.keras, "TensorFlow": rz.backend.tf}
     return facts | {name: module.__version__ for name, module in versions.items()}

@@ -1,6 +1,8 @@
 import contextlib
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -187,3 +189,16 @@ def test_a_port_that_is_taken_is_named(addresses):
     with socket.create_server(("", int(addresses[1].split(":")[1]))):
         (said,) = meet_all(addresses, [{}] * 3, timeout_s=1.0, indices=[1])
     assert f"worker 1 ({addresses[1]}) cannot listen at its port" in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "code", "said"), [(60, 1, ["error: too late; start all workers again with --resume."]), (0, 0, [])]
+)
+def test_what_takes_too_long_ends_the_process_with_one_line(seconds, code, said):
+    program = (
+        "import time\nfrom resnet_zclass.cluster import give_up_after\n"
+        f"with give_up_after(1, 'too late'):\n    time.sleep({seconds})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert done.returncode == code
+    assert done.stderr.splitlines() == said

@@ -252,6 +252,21 @@ def test_a_keras_that_is_built_otherwise_is_refused(monkeypatch):
         distribute.check_keras()
 
 
+def test_a_process_that_has_begun_with_one_gpu_keeps_it(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("Visible devices cannot be modified after being initialized")
+
+    monkeypatch.setattr(distribute.tf.config, "list_physical_devices", lambda kind: [f"{kind}:0", f"{kind}:1"])
+    monkeypatch.setattr(distribute.tf.config, "get_visible_devices", lambda kind: [f"{kind}:0"])
+    monkeypatch.setattr(distribute.tf.config, "set_visible_devices", refuse)
+    with distribute.use_devices(False):
+        assert distribute.count_replicas() == 1
+    with pytest.raises(InputError, match="2 GPUs are asked for"), distribute.use_devices(True):
+        pass
+    with pytest.raises(InputError, match="--gpus 3: TensorFlow sees 2 here"), distribute.use_devices(True, 3):
+        pass
+
+
 def test_gpus_without_multi_gpu_are_refused():
     with pytest.raises(InputError, match="--gpus 2 says how many"), distribute.use_devices(False, 2):
         pass

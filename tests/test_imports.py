@@ -71,6 +71,11 @@ def test_imports_in_every_form_are_seen():
     assert modules_used_by(source) == {"a", "b", "c", "d"}
 
 
+def test_only_distribute_knows_the_strategies_of_tensorflow():
+    knowing = {name for name in MODULES if "tf.distribute" in (PACKAGE / f"{name}.py").read_text()}
+    assert knowing == {"distribute"}
+
+
 def test_only_the_backend_and_those_behind_it_import_tensorflow():
     heavy = {"keras", "tensorflow"}
     importers = set()

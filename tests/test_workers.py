@@ -4,8 +4,12 @@ import sys
 import time
 
 import pytest
+import tifffile
+from drawn import write_drawn_set
 
-from resnet_zclass import workers
+from resnet_zclass import train, workers
+from resnet_zclass.loader import read_dataset
+from resnet_zclass.options import TrainOptions
 
 
 def start(code):
@@ -62,3 +66,31 @@ def is_running(pid):
             return file.read().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_facts_tell_what_would_train_something_else_and_nothing_else(tmp_path):
+    folder = write_drawn_set(tmp_path / "set", n_per_class=8)
+    data, weights = read_dataset(folder), tmp_path / "w.keras"
+    weights.write_bytes(b"a")
+
+    def list_facts(data=data, **options):
+        return workers.list_facts(TrainOptions(**{"weights": str(weights)} | options), data)
+
+    plain = list_facts()
+    assert list_facts(data_path="elsewhere", save_logs_path="there", workers=2) == plain
+    assert list_facts(batch_size=5)["--batch_size"] == "5" != plain["--batch_size"]
+    weights.write_bytes(b"b")
+    assert {name for name in plain if list_facts()[name] != plain[name]} == {"the file of --weights"}
+    path = next(folder.glob("train/*/*.tif"))
+    pixels = tifffile.imread(path)
+    pixels.flat[0] += 1
+    tifffile.imwrite(path, pixels)
+    assert list_facts(read_dataset(folder))["data"] != plain["data"]
+
+
+def test_a_run_that_another_process_writes_is_left_alone(tmp_path, capsys):
+    folder = write_drawn_set(tmp_path / "set", n_per_class=8)
+    (tmp_path / ".mine.lock").write_text("elsewhere 1")
+    assert train.main(["--data_path", str(folder), "--save_logs_path", str(tmp_path), "--run_name", "mine"]) == 2
+    assert "is being written by process 1 on elsewhere" in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
