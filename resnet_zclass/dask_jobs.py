@@ -132,7 +132,10 @@ def map_tasks(
         InputError: If the scheduler is lost.
     """
     name, killed = f"{title}-{uuid.uuid4().hex}", []
-    room = lambda: max(LEAST_IN_FLIGHT, 4 * sum(client.nthreads().values()))  # noqa: E731
+
+    def room() -> int:
+        return max(LEAST_IN_FLIGHT, 4 * sum(client.nthreads().values()))
+
     with contextlib.closing(_run_bounded(client, task, items, name, room)) as outcomes:
         for item, result, reason, is_killed in outcomes:
             if is_killed:
