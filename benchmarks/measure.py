@@ -1,5 +1,6 @@
 """What the benchmarks share: timing a command, its peak memory, and writing down what was found on which machine."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 PACKAGES = ("resnet_zclass", "tensorflow", "keras", "numpy", "scikit-learn")
+PEERS = ("onnxruntime", "openvino", "torch", "torchvision", "jax")  # named where they are installed
 
 
 def run_command(words: list[str], cwd: Path | None = None) -> dict[str, float]:
@@ -38,18 +40,50 @@ def run_command(words: list[str], cwd: Path | None = None) -> dict[str, float]:
 
 
 def report(name: str, rows: list[dict], **facts: object) -> None:
-    """Prints rows as a table and writes them with the machine and the versions to `benchmarks/NAME.json`."""
+    """Prints rows as a table and writes them to `benchmarks/NAME.json`, with command, machine and versions.
+
+    `python -m benchmarks.results` puts the tables of all these files into `RESULTS.md`.
+    """
     table = Table(title=name, title_justify="left")
     for column in rows[0]:
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+        table.add_row(*map(format_value, row.values()))
     Console().print(table)
-    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    found = {"rows": rows, **facts, "command": " ".join(["python -m", f"benchmarks.{name}", *words])}
+    found |= {"machine": describe_machine(), "versions": list_versions()}
     path = Path(__file__).with_name(f"{name}.json")
-    path.write_text(json.dumps({"rows": rows, **facts, "machine": machine, "versions": versions}, indent=2) + "\n")
+    path.write_text(json.dumps(found, indent=2) + "\n")
     print(f"written to {path}")
+
+
+def format_value(value: object) -> str:
+    """A number as tables show it.
+
+    >>> [format_value(value) for value in (0.97312, 12345.6, 12345, "flat")]
+    ['0.973', '12,346', '12,345', 'flat']
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.3g}"
+
+
+def describe_machine() -> dict[str, object]:
+    """Processor, cores and Python."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+    processor = names[0] if names else platform.machine()
+    return {"processor": processor, "cores": os.cpu_count(), "python": platform.python_version()}
+
+
+def list_versions() -> dict[str, str]:
+    """Versions of this package, of what it stands on, and of those peers that are installed."""
+    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+    for package in PEERS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 def peak_memory_gb() -> float:
