@@ -53,15 +53,11 @@ def fit_round_1(data_path: Path) -> None:
     data = rz.loader.read_dataset(data_path)
     model, train = build(), data.indices("train")
     rz.models.apply_freeze(model, "head_only")
-    targets = rz.metrics.one_hot(data.labels, N_CLASSES)
-    fit = {"batch_size": BATCH_SIZE, "seed": 0}
-    crops = rz.pack.Subset(data.crops, train)
-    features, targets, _ = rz.rounds.compute_features(
-        model, crops, targets[train], None, rz.augment.build_augment(flip=True), 1, fit
-    )
-    head = model.get_layer("head")
-    head.compile("rmsprop", "categorical_crossentropy")
-    head.fit(features, targets, batch_size=BATCH_SIZE, verbose=2)
+    targets = rz.metrics.one_hot(data.labels, N_CLASSES)[train]
+    fit = rz.opts.pick(rz.options.TrainOptions(batch_size=BATCH_SIZE), *rz.train.FIT_OPTIONS)
+    views = rz.views.list_views({"flip": True}, rz.augment.build_augment(flip=True), data.crops.shape[1:], 4)
+    round_ = rz.rounds.Round("origin_model", "head_only", 1, 1e-3)
+    rz.rounds.fit_head(model, rz.pack.Subset(data.crops, train), targets, None, round_, lambda **_: [], fit, views)
 
 
 def fit_round_2(data_path: Path) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from resnet_zclass.backend import keras, tf
-from resnet_zclass.engines import METADATA_FILE, METADATA_KEY
+from resnet_zclass.engines import METADATA_FILE, METADATA_KEY, run_openvino
 from resnet_zclass.extras import need
 from resnet_zclass.quiet import silent_stderr
 
@@ -111,6 +113,23 @@ def write_openvino(model: keras.Model, path: Path, metadata: Mapping[str, Any]) 
         converted = openvino.Core().read_model(onnx_path)
         converted.set_rt_info(json.dumps(metadata), [METADATA_KEY])
         openvino.save_model(converted, path, compress_to_fp16=False)
+
+
+def run_with_openvino(model: keras.Model, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A model as a function of raw crops `(N, H, W, C)`, any N and dtype, that OpenVINO computes in float32.
+
+    The way by its reader of TensorFlow's graphs takes a fraction of the time that an export takes.
+    """
+    crop = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+    with quiet():
+        traced = tf.function(lambda crops: model(crops, training=False), input_signature=[crop])
+        run, *_ = run_openvino(need("openvino").convert_model(traced.get_concrete_function()))
+
+    def run_all(crops: np.ndarray) -> np.ndarray:
+        starts = range(0, len(crops), batch_size)
+        return np.concatenate([run(np.asarray(crops[start : start + batch_size], np.float32)) for start in starts])
+
+    return run_all
 
 
 def write_litert(model: keras.Model, path: Path, metadata: Mapping[str, Any]) -> None:

@@ -4,9 +4,10 @@ The parts are made of Keras' own layers alone, so a saved model loads with plain
 """
 
 import collections
+import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import h5py
@@ -61,6 +62,7 @@ def build_classifier(
     stem: str = "auto",
     dropout: float = 0.0,
     several: bool = False,
+    mixed_precision: str = "none",
 ) -> keras.Model:
     """Builds a classifier of raw crops.
 
@@ -81,6 +83,8 @@ def build_classifier(
         stem: How the first convolution takes the crop's channels; see `resolve_stem`.
         dropout: Share of values dropped before every dense layer.
         several: Whether an image may belong to several classes: each gets a probability of its own.
+        mixed_precision: `"bfloat16"` or `"float16"`: what backbone and hidden layers compute in, with variables of 32
+            bits. Pixels are always normalised and probabilities made in 32 bits.
 
     Returns:
         Model `(N, height, width, channels)` -> probabilities `(N, n_classes)` with layers named `normalisation`,
@@ -97,19 +101,32 @@ def build_classifier(
     size = (im_size, im_size) if im_size else crop_shape[:2]
     build = functools.partial(build_backbone, model_name, stem_stride=stem_stride)
     normalisation = build_normalisation(crop_shape, im_size, scaling, stabilise, pixels, model_name, stem)
-    backbone = build(
-        input_shape=(*size, 3 if stem == "rgb" else crop_shape[2]),
-        is_imagenet=weights == "imagenet" and not is_adapted(stem),
-    )
+    with _computing_in(mixed_precision):
+        backbone = build(
+            input_shape=(*size, 3 if stem == "rgb" else crop_shape[2]),
+            is_imagenet=weights == "imagenet" and not is_adapted(stem),
+        )
+        head = build_head(backbone.output_shape[1], n_classes, hidden, dropout, several)
     order = _measure_application(model_name)[0] if is_application(model_name) else NATURAL_ORDER
     build_rgb = functools.partial(build, input_shape=(*size, 3))
     if weights == "imagenet" and is_adapted(stem):
         transplant(build_rgb(is_imagenet=True), backbone, stem, order)
     elif weights not in ("none", "imagenet"):
         load_backbone_weights(backbone, weights, stem, order, build_rgb)
-    head = build_head(backbone.output_shape[1], n_classes, hidden, dropout, several)
     crop = keras.Input(crop_shape, name="crop")
     return keras.Model(crop, head(backbone(normalisation(crop))), name=model_name)
+
+
+@contextlib.contextmanager
+def _computing_in(mixed_precision: str) -> Iterator[None]:
+    """Layers built within the block compute in 16 bits, unless this is `"none"`."""
+    before = keras.config.dtype_policy()
+    try:
+        if mixed_precision != "none":
+            keras.config.set_dtype_policy(f"mixed_{mixed_precision}")
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def build_normalisation(

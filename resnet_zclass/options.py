@@ -197,7 +197,8 @@ class TrainOptions:
     warmup_epochs: int = 0
     """Epochs in which the learning rate rises to its value, before the schedule begins (not with plateau)."""
     feature_views: int = 4
-    """Augmented views of every crop whose features are stored for round 1, while the backbone is frozen."""
+    """Round 1, while the backbone is frozen, trains on stored features: of all views that flip and turn make of a crop,
+    of which every epoch draws one; with other augmentations of this many drawn views. 0: features are never stored."""
     patience: int = 10
     """Epochs without a better monitor before a round stops."""
     monitor: str = "val_loss"
@@ -250,6 +251,17 @@ class TrainOptions:
     """Seed of weights, order and augmentation."""
     deterministic: bool = False
     """Use only deterministic operations."""
+    mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
+    """Compute the backbone in 16 bits while training, with weights of 32 bits: faster on GPUs and on CPUs that have the
+    instructions. bfloat16 where there is a choice. The finished model.keras computes in 32 bits."""
+    jit_compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the training step with XLA. auto: on one GPU; CPUs and several devices are faster or only right without
+    it."""
+    steps_per_execution: int = 1
+    """Training steps between two looks at what has to be done besides, on one device; cut down to what divides the
+    steps of an epoch. More than 1 helps small networks on GPUs."""
+    profile: bool = False
+    """Say at the end of each round where its time went, and write a trace of some steps for TensorBoard's profiler."""
     multiGPU: bool = False  # noqa: N815 - the name it has always had
     """Share every batch among all GPUs of this machine; without it one is used."""
     gpus: int | None = None

@@ -57,6 +57,11 @@ class Subset:
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
         return self._crops[self._indices[indices]]
 
+    def distinct(self) -> tuple["Subset", np.ndarray]:
+        """The different crops among these, and of each of these the place among them, int array `(N,)`."""
+        indices, places = np.unique(self._indices, return_inverse=True)
+        return Subset(self._crops, indices), places
+
 
 def pack_images(
     path: Path, images: Sequence[Sequence[str]], size_px: int | None = None, always: bool = False, name: str = ""

@@ -19,6 +19,7 @@ from resnet_zclass.pack import Subset
 from resnet_zclass.pixels import Pixels, measure_pixels
 from resnet_zclass.runs import ROUND_FOLDERS, find_run
 from resnet_zclass.splits import SPLITS
+from resnet_zclass.views import Views, list_views
 
 if TYPE_CHECKING:
     import keras
@@ -32,6 +33,7 @@ class Prepared:
         model: The classifier, with the weights it starts from.
         rounds: What to train, in order.
         augment: Function of raw crops and a generator.
+        views: Views of crops whose features stand for it while the backbone is frozen; None: it is computed anew.
         camera_offset: Camera counts without light, given or measured.
         drawn: Indices of the training images of an epoch, with repeats.
         class_weights: Weight of every class in the loss, `(K,)`.
@@ -40,6 +42,7 @@ class Prepared:
     model: "keras.Model"
     rounds: "list[rz.rounds.Round]"
     augment: Callable[[np.ndarray, np.random.Generator], np.ndarray]
+    views: Views | None
     camera_offset: float
     drawn: np.ndarray
     class_weights: np.ndarray
@@ -106,6 +109,7 @@ def prepare(
     balance: dict[str, Any],
     weights: str,
     head_epochs: int | None,
+    feature_views: int,
     seed: int,
     record: TrainOptions,
 ) -> Prepared:
@@ -129,7 +133,8 @@ def prepare(
         rounds = [round_ for round_ in rounds if round_.folder != ROUND_FOLDERS[0]] or rounds
     for round_ in rounds:
         rz.models.apply_freeze(model, round_.freeze)
-    return Prepared(model, rounds, augment, pixels.offset, drawn, class_weights)
+    views = list_views(strengths, augment, data.crops.shape[1:], feature_views) if feature_views else None
+    return Prepared(model, rounds, augment, views, pixels.offset, drawn, class_weights)
 
 
 def build_for(data: Dataset, pixels: Pixels, num_class: int | None = None, **model: Any) -> "keras.Model":

@@ -60,10 +60,15 @@ def build_model(config: Config) -> tuple[keras.Model, Config]:
 
 
 def children_of(model: keras.Model, config: Config | None = None) -> Iterator[tuple[keras.layers.Layer, Config]]:
-    """The layers of a model but its inputs, in the order of its configuration, each with its own configuration."""
+    """The layers of a model but its inputs, in the order of its configuration, each with its own configuration.
+
+    Bare operations (`keras.ops`), which have no variables, are left out.
+    """
+    layers = {layer.name: layer for layer in model.layers}
     for layer in (config or model.get_config())["layers"]:
-        if layer["class_name"] != "InputLayer":
-            yield model.get_layer(layer["config"]["name"]), layer["config"]
+        name = layer["config"]["name"]
+        if layer["class_name"] != "InputLayer" and name in layers:
+            yield layers[name], layer["config"]
 
 
 def tree_of(model: keras.Model, config: Config | None = None) -> tuple[Leaf | Branch, ...]:

@@ -28,7 +28,7 @@ pd = lazy.load("pandas")
 
 # Options that may be others when a run goes on: they do not change what is trained. The data are compared themselves.
 FREE_OPTIONS = ("data_path", "save_logs_path", "run_name", "evaluate", "preview", "resume", "overwrite")
-FREE_OPTIONS += ("multiGPU", "gpus", "workers", "join_timeout_s")
+FREE_OPTIONS += ("multiGPU", "gpus", "workers", "join_timeout_s", "profile")
 
 
 def claim_run(path: Path, options: TrainOptions) -> bool:

@@ -4,20 +4,21 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from resnet_zclass import distribute
+from resnet_zclass import distribute, features
 from resnet_zclass.backend import has_gpu, keras
 from resnet_zclass.batches import count_steps, training_batches
 from resnet_zclass.callbacks import ValidationScores
 from resnet_zclass.errors import InputError
 from resnet_zclass.losses import build_loss
-from resnet_zclass.models import feature_extractor
 from resnet_zclass.pack import Subset
 from resnet_zclass.runs import ROUND_FOLDERS
 from resnet_zclass.schedules import plan_rates
+from resnet_zclass.views import Views
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -70,33 +71,52 @@ def plan_rounds(
     return rounds
 
 
-def compute_features(
+def fit_head(
     model: keras.Model,
     crops: Subset,
     targets: np.ndarray,
-    val_set: tuple | None,
-    augment: Augment,
-    views: int,
+    val_set: tuple[Subset, np.ndarray] | None,
+    round_: Round,
+    build_callbacks: Callable[..., list],
     fit: dict[str, Any],
-) -> tuple[np.ndarray, np.ndarray, tuple | None]:
-    """What the frozen backbone makes of augmented views of every training crop and of the validation crops.
+    views: Views,
+    folder: Path | None = None,
+    **how: Any,
+) -> None:
+    """Fits the head of a classifier on features of the frozen backbone, which are computed once.
 
-    A frozen backbone is a pure function of its input, so its output need not be computed again every epoch.
+    A frozen backbone is a pure function of its input. Where `views` are all that augmentation makes, this is the
+    training of the whole model, crop by crop and view by view.
 
-    Returns:
-        Features `(views * N, F)`, their targets, and the validation pair `(features, targets)` or None.
+    Args:
+        model: The classifier.
+        crops: Training crops of an epoch.
+        targets: Float array `(N, K)`.
+        val_set: Validation crops and targets.
+        round_: As of `fit_round`, like those that are not named here.
+        build_callbacks: Likewise.
+        fit: Likewise.
+        views: Views of the crops.
+        folder: Folder on the disk that features go to if they are large.
+        **how: `several`, `weigh` and `first_epoch`.
     """
-    extract = functools.partial(distribute.predict, feature_extractor(model), verbose=_verbosity())
-    batch_size, seed = fit["batch_size"], 1000 * (fit["seed"] + 1)
-    print(f"round 1: features of {views} views of {len(crops)} crops")
-    features = [extract(crops, batch_size, augment, seed + view) for view in range(views)]
-    val_features = (extract(val_set[0], batch_size), val_set[1]) if val_set else None
-    return np.concatenate(features), np.tile(targets, (views, 1)), val_features
+    n_val = len(val_set[0]) if val_set else 0
+    extractor = features.build_extractor(model, len(crops) * len(views) + n_val, fit["batch_size"])
+    print(f"round 1: features of {len(views)} views of {len(crops)} crops, by {extractor.name}")
+    if views.drawn:
+        print(
+            f"note: {', '.join(views.drawn)} have no end of views, so {len(views)} drawn ones of every crop stand for "
+            "them in round 1; --feature_views 0 draws anew at every step, and computes the backbone again every epoch."
+        )
+    stored = features.store_features(extractor, crops, views, fit["seed"], folder)
+    val_stored = (features.extract_features(extractor, val_set[0]), val_set[1]) if val_set else None
+    head = model.get_layer("head")
+    fit_round(head, stored, targets, val_stored, round_, build_callbacks, fit, augment=stored.pick, **how)
 
 
 def fit_round(
     model: keras.Model,
-    inputs: np.ndarray | Subset,
+    inputs: np.ndarray | Subset | features.StoredFeatures,
     targets: np.ndarray,
     val_set: tuple[np.ndarray, np.ndarray] | None,
     round_: Round,
@@ -117,8 +137,9 @@ def fit_round(
         val_set: Validation inputs and targets.
         round_: What to do.
         build_callbacks: Called with `monitor, patience, rates, floor, validation`.
-        fit: `batch_size, sync_batch_norm, optimizer, loss, focal_gamma, patience, monitor, seed` of every round, and
-            the `schedule` of its learning rate with `lr_decay, cycle_epochs, min_learning_rate, warmup_epochs`.
+        fit: `batch_size, sync_batch_norm, optimizer, loss, focal_gamma, patience, monitor, seed, mixed_precision,
+            jit_compile, steps_per_execution` of every round, and the `schedule` of its learning rate with `lr_decay,
+            cycle_epochs, min_learning_rate, warmup_epochs`.
         several: Whether images have several labels.
         augment: Applied to every training batch, if given.
         mix: Applied to batch and targets then.
@@ -129,11 +150,16 @@ def fit_round(
     # A shell around the same layers is compiled, so that the model itself is saved without loss and optimizer.
     fitted = distribute.build_fitted(model.inputs, model.outputs, fit["sync_batch_norm"])
     f1 = keras.metrics.F1Score(average="micro", threshold=0.5, name="micro_f1")
+    optimizer = build_optimizer(fit["optimizer"], round_.learning_rate)
+    if fit["mixed_precision"] == "float16":  # whose small gradients would be none
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    steps = count_steps(len(inputs), fit["batch_size"])
     fitted.compile(
-        optimizer=build_optimizer(fit["optimizer"], round_.learning_rate),
+        optimizer=optimizer,
         loss=loss,
         metrics=[f1] if several else ["accuracy"],
-        jit_compile="auto" if has_gpu() else False,  # on CPUs XLA's convolutions are the slower ones
+        jit_compile=is_compiled(fit["jit_compile"]),
+        steps_per_execution=divide_steps(steps, fit["steps_per_execution"]),
     )
     settings = (inputs, targets, fit["batch_size"], fit["seed"], augment, mix, weigh)
     validation = None
@@ -148,13 +174,37 @@ def fit_round(
     )
     fitted.fit(
         distribute.deal_out(functools.partial(training_batches, *settings, first_epoch=first_epoch)),
-        steps_per_epoch=count_steps(len(inputs), fit["batch_size"]),
+        steps_per_epoch=steps,
         epochs=round_.epochs,
         initial_epoch=first_epoch,
         callbacks=callbacks,
         shuffle=False,  # the batches come shuffled
         verbose=_verbosity(),
     )
+
+
+def is_compiled(jit_compile: str) -> bool:
+    """Whether XLA compiles the training step: with `"auto"` on a single GPU, on CPUs its convolutions are slower.
+
+    Raises:
+        InputError: If it is asked for on several devices, where Keras cannot do it.
+    """
+    if distribute.count_replicas() > 1:
+        if jit_compile == "on":
+            raise InputError("--jit_compile on is for one device; leave it out with several.")
+        return False
+    return jit_compile == "on" or (jit_compile == "auto" and has_gpu())
+
+
+def divide_steps(steps: int, most: int) -> int:
+    """The largest number up to `most` that divides the steps of an epoch, which Keras would else overrun.
+
+    >>> divide_steps(122, most=16), divide_steps(120, most=16)
+    (2, 15)
+    """
+    if distribute.count_replicas() > 1:
+        return 1
+    return max(n for n in range(1, min(steps, most) + 1) if steps % n == 0)
 
 
 def plan_round_rates(round_: Round, fit: dict[str, Any]) -> Callable[[int], float] | None:

@@ -49,11 +49,13 @@ DEMO_PATH = TrainOptions().data_path
 # Which options go where.
 ROUND_OPTIONS = ("weights", "freeze", "epochs", "head_epochs", "learning_rate", "fine_tune_learning_rate")
 MODEL_OPTIONS = (
-    "model_name", "weights", "stem", "im_size", "num_class", "scaling", "stabilise", "hidden", "dropout", "stem_stride"
+    "model_name", "weights", "stem", "im_size", "num_class", "scaling", "stabilise", "hidden", "dropout", "stem_stride",
+    "mixed_precision"
 )  # fmt: skip
 FIT_OPTIONS = (
     "batch_size", "optimizer", "loss", "focal_gamma", "schedule", "lr_decay", "cycle_epochs", "min_learning_rate",
-    "warmup_epochs", "patience", "monitor", "seed", "sync_batch_norm"
+    "warmup_epochs", "patience", "monitor", "seed", "sync_batch_norm", "mixed_precision",
+    "jit_compile", "steps_per_execution"
 )  # fmt: skip
 DEVICE_OPTIONS = ("multiGPU", "gpus", "join_timeout_s")
 
@@ -193,7 +195,8 @@ def train_run(
         head_epochs: Epochs of round 1, if asked for; else a kept head has no round 1.
         soft_labels: Width in classes of the targets; 0 for plain ones.
         thresholds: `"fit"` or `"half"` with several labels per image.
-        feature_views: Augmented views whose features are stored while the backbone is frozen.
+        feature_views: Augmented views whose features are stored while the backbone is frozen, where there is no end of
+            views; 0: features are computed anew.
         deterministic: Whether only deterministic operations are used.
         preview: Whether to stop before training, when the pictures of what would be trained are drawn.
         is_fold: Whether this is a fold of a cross-validation, which makes the folder of all folds with the first.
@@ -212,7 +215,7 @@ def train_run(
     rz.backend.keras.utils.set_random_seed(fit["seed"])
     if deterministic:
         rz.backend.tf.config.experimental.enable_op_determinism()
-    made = prepare(data, rounds, build, strengths, balance, weights, head_epochs, fit["seed"], record)
+    made = prepare(data, rounds, build, strengths, balance, weights, head_epochs, feature_views, fit["seed"], record)
     rates = [(round_.folder, rz.rounds.list_rates(round_, fit)) for round_ in made.rounds]
     if not goes_on:
         record = dataclasses.replace(record, camera_offset=made.camera_offset)
@@ -222,7 +225,8 @@ def train_run(
         print(f"pictures: {run_path}")
         return
     targets = one_hot(data.labels, len(data.classes), soft_labels) if data.is_z else data.targets
-    model = train_rounds(data, run_path, made, targets, build_mix(**mixing), feature_views, fit, goes_on)
+    model = train_rounds(data, run_path, made, targets, build_mix(**mixing), fit, goes_on)
+    model, *_ = rz.stripping.strip_model(model)  # of mixed precision, for whoever runs it
     if thresholds == "fit":
         write_classes(run_path, data, fit_on_validation(model, data))
     with whole_file(run_path / MODEL_FILE, lasting=True) as partial:
@@ -237,7 +241,6 @@ def train_rounds(
     made: Prepared,
     targets: np.ndarray,
     mix: Callable | None,
-    feature_views: int,
     fit: dict[str, Any],
     resume: bool = False,
 ) -> "keras.Model":
@@ -257,7 +260,7 @@ def train_rounds(
             augment=made.augment,
             mix=mix,
             weigh=functools.partial(image_weights, weights=made.class_weights) if weighs else None,
-            feature_views=feature_views,
+            views=made.views,
             fit=fit,
             several=data.several,
             resume=resume,
@@ -275,14 +278,14 @@ def train_round(
     augment: Callable,
     mix: Callable | None,
     weigh: Callable | None,
-    feature_views: int,
+    views: "rz.views.Views | None",
     fit: dict[str, Any],
     several: bool,
     resume: bool = False,
 ) -> "keras.Model":
     """Trains one round of a run into its folder; returns the best checkpoint. Arguments as of `train_run`.
 
-    While the backbone is frozen, features of single images are stored, so nothing is mixed.
+    While the backbone is frozen, features of the `views` of single images are stored, so nothing is mixed.
     """
     folder.mkdir(exist_ok=resume)
     found = rz.training_state.find_state(folder) if resume else None
@@ -291,15 +294,14 @@ def train_round(
         return load_best(folder, fit["seed"])
     rz.models.apply_freeze(model, round_.freeze)
     callbacks = functools.partial(build_callbacks, folder, model, found, title=title)
-    how = {"weigh": weigh, "first_epoch": found[1]["epoch"] if found else 0}
+    how = {"several": several, "weigh": weigh, "first_epoch": found[1]["epoch"] if found else 0}
     try:
-        if round_.freeze == "head_only":
-            if found:
-                check_backbone(model, folder)
-            features = rz.rounds.compute_features(model, *train_set, val_set, augment, feature_views, fit)
-            rz.rounds.fit_round(model.get_layer("head"), *features, round_, callbacks, fit, several, **how)
+        if round_.freeze == "head_only" and found:
+            check_backbone(model, folder)
+        if round_.freeze == "head_only" and views:
+            rz.rounds.fit_head(model, *train_set, val_set, round_, callbacks, fit, views, folder, **how)
         else:
-            rz.rounds.fit_round(model, *train_set, val_set, round_, callbacks, fit, several, augment, mix, **how)
+            rz.rounds.fit_round(model, *train_set, val_set, round_, callbacks, fit, augment=augment, mix=mix, **how)
     except KeyboardInterrupt:
         checkpoint_path, epoch = folder / rz.callbacks.CHECKPOINT_FILE, rz.training_state.count_epochs(folder) + 1
         saved = f"; the best so far is {checkpoint_path}" if checkpoint_path.is_file() else ""

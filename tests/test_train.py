@@ -152,41 +152,6 @@ def test_two_rounds_go_on_from_pretrained_weights(drawn_set, tmp_path):
     assert not (run / "evaluation").exists()
 
 
-def test_training_the_head_on_stored_features_is_training_it_in_place(drawn_set, tmp_path):
-    """Round 1 without augmentation against Keras' own fit of the whole model with a frozen backbone."""
-    data = read_dataset(drawn_set)
-    chosen = data.indices("train")
-    targets = rz.metrics.one_hot(data.labels, 3)
-    losses = []
-    for stored in (True, False):
-        keras.utils.set_random_seed(0)
-        model = rz.models.build_classifier((16, 16, 1), 3, "ResNet8", hidden=16)
-        rz.models.apply_freeze(model, "head_only")
-        inputs, fitted = data.crops[chosen], model
-        if stored:
-            crops = rz.pack.Subset(data.crops, chosen)
-            fit = {"batch_size": 16, "seed": 0}
-            inputs, again, _ = rz.rounds.compute_features(model, crops, targets[chosen], None, None, 1, fit)
-            np.testing.assert_array_equal(again, targets[chosen])
-            fitted = model.get_layer("head")
-        fitted.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy")
-        losses.append(fitted.fit(inputs, targets[chosen], epochs=3, shuffle=False, verbose=0).history["loss"])
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
-
-
-def test_feature_views_are_augmented_and_differ(drawn_set):
-    data = read_dataset(drawn_set)
-    chosen = data.indices("train")[:6]
-    model = rz.models.build_classifier((16, 16, 1), 3, "ResNet8", hidden=16)
-    crops, targets = rz.pack.Subset(data.crops, chosen), np.eye(3, dtype="float32")[data.labels[chosen]]
-    augment, fit = rz.augment.build_augment(shift_px=3), {"batch_size": 4, "seed": 0}
-    features, again, _ = rz.rounds.compute_features(model, crops, targets, None, augment, 3, fit)
-    views = features.reshape(3, 6, -1)
-    assert not np.allclose(views[0], views[1])
-    assert not np.allclose(views[1], views[2])
-    np.testing.assert_array_equal(again, np.tile(targets, (3, 1)))
-
-
 def test_every_training_batch_is_augmented(drawn_set):
     data = read_dataset(drawn_set)
     targets = rz.metrics.one_hot(data.labels, 3)
