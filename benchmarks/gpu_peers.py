@@ -192,8 +192,8 @@ def report_file(path: Path) -> None:
         tflops = fit and 3 * head["flops"][str(px)] * fit / 1e12
         row = {"framework": framework, "px": px, "batch": batch, "precision": precision}
         row |= {"training images/s": fit, "share of the 16-bit peak": tflops and tflops / PEAK_TFLOPS}
-        row |= {"training times PyTorch": divide(fit, peer_speed.get("fit")), "on resident batches": speed.get("resident")}
-        row |= {"inference images/s": speed.get("predict")}
+        row |= {"training times PyTorch": divide(fit, peer_speed.get("fit"))}
+        row |= {"on resident batches": speed.get("resident"), "inference images/s": speed.get("predict")}
         row |= {"inference times PyTorch": divide(speed.get("predict"), peer_speed.get("predict"))}
         row |= {"first step s": parts.get("fit", {}).get("first step s")}
         rows.append({name: "-" if value is None else value for name, value in row.items()})
