@@ -42,6 +42,7 @@ def run_command(words: list[str], cwd: Path | None = None) -> dict[str, float]:
 def report(name: str, rows: list[dict], **facts: object) -> None:
     """Prints rows as a table and writes them to `benchmarks/NAME.json`, with command, machine and versions.
 
+    Facts named `command`, `machine` or `versions` stand for these: of another machine, where the rows are from there.
     `python -m benchmarks.results` puts the tables of all these files into `RESULTS.md`.
     """
     table = Table(title=name, title_justify="left")
@@ -51,8 +52,8 @@ def report(name: str, rows: list[dict], **facts: object) -> None:
         table.add_row(*map(format_value, row.values()))
     Console().print(table)
     words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
-    found = {"rows": rows, **facts, "command": " ".join(["python -m", f"benchmarks.{name}", *words])}
-    found |= {"machine": describe_machine(), "versions": list_versions()}
+    found = {"rows": rows, "command": " ".join(["python -m", f"benchmarks.{name}", *words])}
+    found |= {"machine": describe_machine(), "versions": list_versions()} | facts
     path = Path(__file__).with_name(f"{name}.json")
     path.write_text(json.dumps(found, indent=2) + "\n")
     print(f"written to {path}")
