@@ -18,6 +18,7 @@ import numpy as np
 
 from resnet_zclass.blobs import (
     blob_scales,
+    filter_blobs,
     find_blobs,
     find_scale,
     measure_widths,
@@ -73,8 +74,10 @@ def find_beads(stack: np.ndarray, crop_px: int, min_distance_px: float | None = 
     [[30.2, 33.7, 9.4]]
     """
     field = stack.max(axis=0).astype("float32")
-    scale_px = find_scale(field, blob_scales(crop_px / 6), crop_px / 2)
-    blobs = find_blobs(field, [scale_px], crop_px / 2)
+    scales = blob_scales(crop_px / 6)
+    heights = filter_blobs(field, scales)
+    scale_px = find_scale(field, scales, crop_px / 2, heights)
+    blobs = find_blobs(field, [scale_px], crop_px / 2, heights=heights[[scales.index(scale_px)]])
     measures = [_measure(stack, row.y, row.x, scale_px) for row in blobs.itertuples()]
     beads = pd.DataFrame(measures, columns=["y", "x", "focus", "peak", "second", "along_px", "across_px"], dtype=float)
     beads["reason"] = _judge(beads, blobs, stack.shape[1:], crop_px, min_distance_px)

@@ -6,6 +6,7 @@ blob of its own size gives the height of the blob; a flat or sloping background 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -38,7 +39,13 @@ def blob_scales(largest_px: float) -> list[float]:
     return [2 ** (i / 2) for i in range(1 + math.floor(2 * math.log2(max(largest_px, 1))))]
 
 
-def find_blobs(image: np.ndarray, scales: Sequence[float], reach_px: float, merge_px: float = 0.0) -> DataFrame:
+def find_blobs(
+    image: np.ndarray,
+    scales: Sequence[float],
+    reach_px: float,
+    merge_px: float = 0.0,
+    heights: np.ndarray | None = None,
+) -> DataFrame:
     """Finds bright blobs that stand out of the image's own noise.
 
     Args:
@@ -46,6 +53,7 @@ def find_blobs(image: np.ndarray, scales: Sequence[float], reach_px: float, merg
         scales: sizes to look for, as sd in px; each blob is found at the one where it stands out most.
         reach_px: a blob makes rings out to this distance; much fainter blobs within it are dropped.
         merge_px: peaks nearer than this are one blob, at the higher one.
+        heights: what `filter_blobs` says of the image at these sizes, if known already.
 
     Returns:
         DataFrame of `y`, `x` (whole px), `height` (counts), `snr` (height over noise), `scale_px`, highest first.
@@ -56,7 +64,7 @@ def find_blobs(image: np.ndarray, scales: Sequence[float], reach_px: float, merg
     [[30.0, 33.0]]
     """
     noise = pixel_noise(image)
-    heights = np.stack([filter_blobs(image, scale) for scale in scales])
+    heights = filter_blobs(image, scales) if heights is None else heights
     snr = heights / (noise * np.array([_filter_gain(scale) for scale in scales])[:, None, None])
     snr[heights < _MIN_HEIGHT * heights.max()] = 0
     best = snr.argmax(axis=0)
@@ -71,31 +79,41 @@ def find_blobs(image: np.ndarray, scales: Sequence[float], reach_px: float, merg
     return _drop_rings(blobs.sort_values("height", ascending=False, ignore_index=True), reach_px, merge_px)
 
 
-def find_scale(image: np.ndarray, scales: Sequence[float], reach_px: float) -> float:
+def find_scale(image: np.ndarray, scales: Sequence[float], reach_px: float, heights: np.ndarray | None = None) -> float:
     """Returns the typical size of the bright blobs in an image: the scale at which most of them are highest.
+
+    Args:
+        image: float array `(H, W)`.
+        scales: sizes to look for, as sd in px.
+        reach_px: as of `find_blobs`.
+        heights: what `filter_blobs` says of the image at these sizes, if known already.
 
     >>> y, x = np.indices((64, 64))
     >>> image = 50 * np.exp(-((y - 30) ** 2 + (x - 33) ** 2) / (2 * 2.0**2))
     >>> find_scale(image, [1.0, 2.0, 4.0], reach_px=16)
     2.0
     """
-    blobs = find_blobs(image, scales, reach_px)
+    heights = filter_blobs(image, scales) if heights is None else heights
+    blobs = find_blobs(image, scales, reach_px, heights=heights)
     if blobs.empty:
         return scales[0]
     bright = blobs[blobs["height"] >= 0.3 * blobs["height"].max()]
     y, x = bright["y"].to_numpy(int), bright["x"].to_numpy(int)
-    heights = np.median([filter_blobs(image, scale)[y, x] for scale in scales], axis=1)
-    return scales[int(np.argmax(heights))]
+    return scales[int(np.argmax(np.median(heights[:, y, x], axis=1)))]
 
 
-def filter_blobs(image: np.ndarray, scale_px: float) -> np.ndarray:
-    """Returns the height of a blob of sd `scale_px` at each pixel, negative in dark holes.
+def filter_blobs(image: np.ndarray, scales: Sequence[float]) -> np.ndarray:
+    """Returns the height of a blob of each sd in `scales` (px) at each pixel, `(S, H, W)`, negative in dark holes.
 
-    >>> abs(filter_blobs(np.full((9, 9), 5.0), 1.0)).max().item()
+    >>> abs(filter_blobs(np.full((9, 9), 5.0), [1.0, 2.0])).max().item()
     0.0
     """
     # The filter's cut-off tails let a little of a constant through, so the constant goes first.
-    return -2 * scale_px**2 * scipy.ndimage.gaussian_laplace(image - np.median(image), scale_px, mode="nearest")
+    image = image - np.median(image)
+    heights = np.empty((len(scales), *image.shape), image.dtype)
+    for k, scale_px in enumerate(scales):
+        heights[k] = -2 * scale_px**2 * scipy.ndimage.gaussian_laplace(image, scale_px, mode="nearest")
+    return heights
 
 
 def pixel_noise(image: np.ndarray) -> float:
@@ -183,12 +201,13 @@ def _unwindow(variance: float, scale_px: float) -> float:
     return 1 / math.sqrt(max(inverse, 1 / (10 * scale_px) ** 2))
 
 
+@functools.cache
 def _filter_gain(scale_px: float) -> float:
     """Sd of `filter_blobs` on white noise of sd 1."""
     reach = math.ceil(5 * scale_px)
     point = np.zeros((2 * reach + 1,) * 2, "float32")
     point[reach, reach] = 1
-    return float(np.sqrt((filter_blobs(point, scale_px) ** 2).sum()))
+    return float(np.sqrt((filter_blobs(point, [scale_px]) ** 2).sum()))
 
 
 def _drop_rings(blobs: DataFrame, reach_px: float, merge_px: float) -> DataFrame:

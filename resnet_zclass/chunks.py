@@ -1,5 +1,6 @@
 """Long NumPy work cut into chunks that run on all cores at once."""
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from resnet_zclass.progress import track
 threadpoolctl = lazy.load("threadpoolctl")
 
 
-def map_chunks(work: Callable[[slice], None], n: int, size: int, title: str = "") -> None:
+def map_chunks(work: Callable[[slice], None], n: int, size: int, title: str = "", threads: int | None = None) -> None:
     """Calls `work` with consecutive slices of `range(n)`, in several threads; returns when all are done.
 
     The matrix library is kept to one thread meanwhile: on crops its own threads cost more than they save.
@@ -22,6 +23,7 @@ def map_chunks(work: Callable[[slice], None], n: int, size: int, title: str = ""
         n: int >= 0, how much there is to do.
         size: int >= 1, length of a slice; the last one may be shorter.
         title: What the progress bar says; none is shown if this is empty.
+        threads: How many at most, where each of them takes much memory; default one per core.
 
     >>> squares = [0] * 5
     >>> def fill(part):
@@ -33,7 +35,7 @@ def map_chunks(work: Callable[[slice], None], n: int, size: int, title: str = ""
     parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
     with (
         threadpoolctl.threadpool_limits(limits=1, user_api="blas"),
-        ThreadPoolExecutor(max_workers=os.cpu_count()) as pool,
+        ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, threads or math.inf)) as pool,
     ):
         for _ in track(pool.map(work, parts), title, total=len(parts)):
             pass

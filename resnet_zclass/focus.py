@@ -71,6 +71,13 @@ def _fit_gaussian(z: np.ndarray, heights: np.ndarray, top: int) -> float:
     def curve(z: np.ndarray, centre: float, width: float, height: float, offset: float) -> np.ndarray:
         return offset + height * np.exp(-((z - centre) ** 2) / (2 * width**2))
 
+    def slopes(z: np.ndarray, centre: float, width: float, height: float, offset: float) -> np.ndarray:
+        """Of `curve`, by its four unknowns; they spare the fit the steps by which it would find them."""
+        away = (z - centre) / width
+        bell = np.exp(-(away**2) / 2)
+        tilt = height * bell * away / width
+        return np.column_stack([tilt, tilt * away, bell, np.ones(len(z))])
+
     if len(z) < 5:
         # Too few planes for four unknowns: the vertex of a parabola through the highest three.
         below, at, above = heights[top - z[0] - 1 : top - z[0] + 2]
@@ -80,7 +87,7 @@ def _fit_gaussian(z: np.ndarray, heights: np.ndarray, top: int) -> float:
     start = (float(top), len(z) / 3, spread, float(heights.min()))
     bounds = ([z[0], 0.3, 0, -np.inf], [z[-1], 3 * len(z), 5 * spread, np.inf])
     try:
-        centre = scipy.optimize.curve_fit(curve, z, heights, start, bounds=bounds)[0][0]
+        centre = scipy.optimize.curve_fit(curve, z, heights, start, jac=slopes, bounds=bounds)[0][0]
     except (RuntimeError, ValueError):
         return math.nan
     return float(centre) if z[0] < centre < z[-1] else math.nan

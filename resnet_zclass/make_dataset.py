@@ -188,9 +188,10 @@ train, one in test; leave one out or give both one group.
     if len(parted):
         notes.append(f"warning: {len(parted)} groups stand in several splits (--split random), so results flatter.")
     first: dict[bytes, int] = {}
+    splits = table["split"].to_numpy()
     for i, image in enumerate(pixels):
         j = first.setdefault(hashlib.sha256(np.ascontiguousarray(image)).digest(), i)
-        if table["split"].iloc[i] != table["split"].iloc[j]:
+        if splits[i] != splits[j]:
             a, b = table.iloc[j], table.iloc[i]
             raise InputError(
                 f"{a.source} ({a.group}, class {a.label}) and {b.source} ({b.group}, class {b.label}) are identical "

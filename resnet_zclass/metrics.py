@@ -264,6 +264,7 @@ def one_hot(labels: np.ndarray, n_classes: int, soft_labels: float = 0.0) -> np.
     >>> one_hot(np.array([1]), 3).tolist(), [f"{p:.2f}" for p in one_hot(np.array([1]), 3, soft_labels=0.5)[0]]
     ([[0.0, 1.0, 0.0]], ['0.11', '0.79', '0.11'])
     """
-    distance = np.arange(n_classes)[None, :] - np.asarray(labels)[:, None]
+    distance = np.arange(n_classes)[None, :] - np.arange(n_classes)[:, None]
     weight = np.exp(-0.5 * (distance / soft_labels) ** 2) if soft_labels else distance == 0
-    return (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+    rows = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+    return rows[np.asarray(labels)]  # of a million labels nothing else is as large as what is returned

@@ -1,9 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.optimize
 from drawn_stacks import draw_stack, place_grid
 
 from resnet_zclass.beads import cut_crops, find_beads, find_beads_in_page, place_spots, read_spots
+from resnet_zclass.blobs import blob_scales, filter_blobs, find_blobs, find_scale
 from resnet_zclass.errors import InputError
 from resnet_zclass.focus import fit_focus
 from resnet_zclass.images import read_stack
@@ -107,6 +109,35 @@ def test_focus_is_fitted_between_planes(focus):
     z = np.arange(21)
     profile = 5 + 100 / (1 + (0.3 * (z - focus)) ** 2) + np.random.default_rng(9).normal(0, 1, 21)
     assert fit_focus(profile)[0] == pytest.approx(focus, abs=0.1)
+
+
+def test_the_fit_of_a_focus_goes_by_the_true_slopes(monkeypatch):
+    fit = scipy.optimize.curve_fit
+    seen = []
+
+    def compare(curve, z, heights, start, jac, **how):
+        by_steps = scipy.optimize.approx_fprime(start, lambda unknowns: curve(z, *unknowns), 1e-7)
+        np.testing.assert_allclose(jac(z, *start), by_steps, rtol=1e-4, atol=1e-4)
+        seen.append(fit(curve, z, heights, start, jac=jac, **how)[0][0])
+        return fit(curve, z, heights, start, **how)
+
+    monkeypatch.setattr(scipy.optimize, "curve_fit", compare)
+    z = np.arange(41)
+    profile = 100 * np.exp(-((z - 17.3) ** 2) / 30) + np.random.default_rng(0).normal(0, 5, 41)
+    assert fit_focus(profile)[0] == pytest.approx(seen[0], abs=1e-5)
+
+
+def test_heights_known_already_change_nothing():
+    field = draw_stack(place_grid(3, 3), focus=10, field_px=(150, 150), seed=0).max(axis=0).astype("float32")
+    scales = blob_scales(5)
+    heights = filter_blobs(field, scales)
+    for height, scale in zip(heights, scales, strict=True):
+        np.testing.assert_array_equal(filter_blobs(field, [scale])[0], height)
+    assert find_scale(field, scales, 16, heights) == find_scale(field, scales, 16)
+    for some in (slice(None), slice(1, 2)):
+        blobs = find_blobs(field, scales[some], 16)
+        assert len(blobs) > 3
+        pd.testing.assert_frame_equal(find_blobs(field, scales[some], 16, heights=heights[some]), blobs)
 
 
 def test_no_focus_where_the_profile_rises_to_an_end():

@@ -10,9 +10,9 @@ PACKAGE = Path(__file__).parents[1] / "resnet_zclass"
 ROWS = (
     ("quiet",),
     ("errors", "options", "backend", "metrics", "pixels", "progress", "resize", "focus", "blobs"),
-    ("tiffs",),
+    ("tiffs", "chunks"),
     ("extras", "ranges", "files", "groups", "splits", "imbalance", "labels", "schedules", "stems", "warp", "losses",
-     "freezing", "batches", "chunks", "cluster", "images", "beads", "camera", "optics", "keras_h5", "old_configs"),
+     "freezing", "batches", "cluster", "images", "beads", "camera", "optics", "keras_h5", "old_configs"),
     ("opts", "growing", "augment", "mixing", "channels", "figures", "backbones", "scene", "ceiling", "crops",
      "array_matching", "resnet_names", "dask_jobs", "distribute"),
     ("command", "job_folder", "sorted_crops", "gallery", "live", "models", "pack", "tree", "fields", "rebuild",

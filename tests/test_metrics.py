@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -92,6 +94,18 @@ def test_the_order_of_images_does_not_matter():
     order = RNG.permutation(300)
     shuffled = classification_metrics(LABELS[order], PROBABILITIES[order])
     assert shuffled == pytest.approx(classification_metrics(LABELS, PROBABILITIES))
+
+
+def test_targets_take_no_more_memory_than_they_are_large():
+    labels = np.random.default_rng(0).integers(0, 39, 20_000)
+    tracemalloc.start()
+    try:
+        targets = one_hot(labels, 39)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.2 * targets.nbytes
+    np.testing.assert_array_equal(targets, labels[:, None] == np.arange(39))
 
 
 def test_soft_targets_are_a_gaussian_over_classes():
