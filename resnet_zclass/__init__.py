@@ -78,6 +78,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "opts",
         "pack",
         "pixels",
+        "plain_tiffs",
         "predict",
         "predict_jobs",
         "predictions",

@@ -16,6 +16,7 @@ import numpy as np
 import tifffile
 
 from resnet_zclass.errors import InputError
+from resnet_zclass.plain_tiffs import read_plain_tiff
 from resnet_zclass.tiffs import RawPages, open_tiff, open_tiff_pages, read_axes, read_units, refuse_missing
 
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -245,12 +246,14 @@ def check_finite(pixels: np.ndarray, name: str | Path) -> None:
 
 @contextlib.contextmanager
 def _open_raw(path: Path) -> Iterator[RawPages]:
-    if path.suffix.lower() in TIFF_SUFFIXES:
+    is_tiff = path.suffix.lower() in TIFF_SUFFIXES
+    single = read_plain_tiff(path) if is_tiff else _read_single(path)
+    if single is None:
         with open_tiff_pages(path) as raw:
             yield raw
         return
-    pixels = _read_single(path)[np.newaxis]
-    yield RawPages(pixels.shape, pixels.dtype, True, lambda start, stop: pixels[start:stop])
+    pixels = single[np.newaxis]
+    yield RawPages(pixels.shape, pixels.dtype, not is_tiff, lambda start, stop: pixels[start:stop])
 
 
 def _read_single(path: Path) -> np.ndarray:

@@ -186,7 +186,7 @@ def _read_several(
         raise InputError(f"--group {group} says which image it is or what it shows; name a column of groups.")
     if group != "group" and group not in table:
         raise InputError(f"{table_path} has no column {group}; --group is one of {', '.join(table)}.")
-    found = group_channels(list_folder(path), channels)
+    found = group_channels([path / name for name in list_folder(path)], channels)
     files = {(image.stem if not channels else image.name): list(paths) for image, paths in found.items()}
     if len(files) < len(found):
         names = [image.stem for image in found]

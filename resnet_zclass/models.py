@@ -138,7 +138,7 @@ def build_normalisation(
     model_name: str = "ResNet20",
     stem: str = "none",
 ) -> keras.Model:
-    """Raw crops to what the backbone expects: scaling, resizing, gray -> RGB, the application's own scaling.
+    """Raw crops to what the backbone expects: scaling, gray -> RGB, the application's own scaling, resizing.
 
     Arguments as of `build_classifier`, but `stem` as `resolve_stem` returns it.
 
@@ -165,12 +165,12 @@ def build_normalisation(
         raise InputError(f"--scaling must be image, set or range. Received: {scaling}.")
     if application and scaling != "range":
         x = keras.layers.Rescaling(IMAGENET_SPREAD, offset=IMAGENET_MEAN, name="to_imagenet")(x)
-    if im_size:
-        x = keras.layers.Resizing(im_size, im_size, name="resize")(x)
     if stem == "rgb":
         x = keras.layers.Concatenate(name="gray_to_rgb")([x, x, x])
     if application:
         x = _preprocess(x, model_name, stem)
+    if im_size:  # last, so that all else, which is linear, is done at crop size
+        x = keras.layers.Resizing(im_size, im_size, name="resize")(x)
     return keras.Model(crop, x, name="normalisation")
 
 

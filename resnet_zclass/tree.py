@@ -1,5 +1,6 @@
 """The tree of a set with one label per image: `{train,val,test}/CLASS/*`, its classes, files and manifest."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -88,24 +89,36 @@ def list_tree(
     for split, folder in folders.items():
         for label in labels:
             if (folder / label).is_dir():
-                images = group_channels(list_folder(folder / label), channels)
-                rows += [(split, label, [f.relative_to(path).as_posix() for f in files]) for files in images.values()]
+                place = (folder / label).relative_to(path).as_posix()
+                images = _group_names(folder / label, channels)
+                rows += [(split, label, [f"{place}/{name}" for name in names]) for names in images]
     table = pd.DataFrame(rows, columns=["split", "label", "files"])
     return table.assign(file=table.files.str[0])
 
 
-def list_folder(folder: Path) -> list[Path]:
-    """Image files of a folder, sorted, in which nothing else may lie but clutter and tables (`.csv`).
+def _group_names(folder: Path, channels: Sequence[str]) -> list[list[str]]:
+    """Names of the files of every image of a folder."""
+    names = list_folder(folder)
+    if not channels:  # paths of 100,000 files take longer to make than to list
+        return [[name] for name in names]
+    images = group_channels([folder / name for name in names], channels)
+    return [[file.name for file in files] for files in images.values()]
+
+
+def list_folder(folder: Path) -> list[str]:
+    """Names of the image files of a folder, sorted, in which nothing else may lie but clutter and tables (`.csv`).
 
     Raises:
         InputError: If there is none, or something else.
     """
     files = sorted(
-        f for f in folder.iterdir() if not f.name.startswith(".") and f.name not in CLUTTER and f.suffix != ".csv"
+        name
+        for name in (entry.name for entry in os.scandir(folder))
+        if not name.startswith(".") and name not in CLUTTER and not name.endswith(".csv")
     )
-    strange = [f for f in files if f.suffix.lower() not in IMAGE_SUFFIXES]
+    strange = [name for name in files if not name.lower().endswith(IMAGE_SUFFIXES)]
     if strange:
-        raise InputError(f"{strange[0]} is no image that is read ({', '.join(IMAGE_SUFFIXES)}); move it away.")
+        raise InputError(f"{folder / strange[0]} is no image that is read ({', '.join(IMAGE_SUFFIXES)}); move it away.")
     if not files:
         raise InputError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}); fill or remove it.")
     return files

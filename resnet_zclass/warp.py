@@ -163,10 +163,11 @@ def apply_shift(crops: np.ndarray, shifts_px: np.ndarray) -> np.ndarray:
     >>> apply_shift(np.arange(3).reshape(1, 1, 3, 1), np.array([[0, 1]])).ravel().tolist()
     [1, 0, 1]
     """
-    height, width = crops.shape[1:3]
-    rows = _reflect(np.arange(height) - shifts_px[:, :1], height)
+    n, height, width, channels = crops.shape
+    rows = _reflect(np.arange(height) - shifts_px[:, :1], height) + np.arange(n)[:, None] * height
     columns = _reflect(np.arange(width) - shifts_px[:, 1:], width)
-    return crops[np.arange(len(crops))[:, None, None], rows[:, :, None], columns[:, None, :]]
+    # One index for all three axes: several times faster than an index for each.
+    return crops.reshape(-1, channels).take(rows[:, :, None] * width + columns[:, None, :], axis=0)
 
 
 def _reflect(index: np.ndarray, size: int) -> np.ndarray:
