@@ -14,7 +14,7 @@ from resnet_zclass.command import command
 from resnet_zclass.dask_jobs import check_scheduler
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import check_output
-from resnet_zclass.growing import growing_array, growing_table
+from resnet_zclass.growing import growing_array, growing_table, working_behind
 from resnet_zclass.loader import Dataset
 from resnet_zclass.options import PredictOptions
 from resnet_zclass.opts import require
@@ -41,11 +41,16 @@ def main(options: PredictOptions) -> None:
     with contextlib.closing(parts), contextlib.ExitStack() as stack:  # both files or none
         append_table = stack.enter_context(growing_table(options.pred_save_path))
         append_array = stack.enter_context(growing_array(npy_path)) if npy_path else None
-        for rows, probabilities in parts:
-            columns |= dict.fromkeys(key for row in rows for key in row)
+
+        def write(rows: list[dict], probabilities: np.ndarray) -> None:
+            columns.update(dict.fromkeys(key for row in rows for key in row))
             append_table(build_table(run, rows, probabilities, list(columns)))
             if append_array:
                 append_array(probabilities)
+
+        append = stack.enter_context(working_behind(write))  # while the next part is predicted
+        for rows, probabilities in parts:
+            append(rows, probabilities)
             n_rows += len(rows)
     print(f"rows: {n_rows}, in {options.pred_save_path}; engine: {engine}")
     if npy_path:

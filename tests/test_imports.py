@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "resnet_zclass"
 
 ROWS = (
     ("quiet",),
-    ("errors", "options", "backend", "metrics", "pixels", "progress", "resize", "focus", "blobs"),
+    ("errors", "options", "backend", "metrics", "pixels", "progress", "resize", "focus", "blobs",
+     "decimals"),
     ("tiffs",),
     ("extras", "ranges", "files", "groups", "splits", "imbalance", "labels", "schedules", "stems", "warp", "losses",
      "freezing", "batches", "chunks", "cluster", "images", "beads", "camera", "optics", "keras_h5", "old_configs"),
