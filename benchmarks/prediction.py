@@ -46,7 +46,7 @@ def main() -> None:
         return
     n_of = dict(zip(RESNETS, (arguments.crops_64, arguments.crops_224), strict=True))
     with tempfile.TemporaryDirectory() as folder:
-        in_process("prepare", folder=folder, int8=not arguments.no_int8)
+        prepare_apart(folder, ["ResNet20", *RESNETS], int8=not arguments.no_int8)
         rows = compare_small(folder, arguments.seconds, arguments.rounds)
         rows += compare_job(folder, arguments.crops, arguments.rounds)
         for model, n in n_of.items():
@@ -61,6 +61,11 @@ def in_process(step: str, **facts: object) -> dict:
     if done.returncode:
         raise SystemExit(f"failed: {' '.join(words[1:])}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def prepare_apart(folder: str, names: Sequence[str], int8: bool = False) -> None:
+    """Makes a run of each network in a folder, its weights random, and exports it; in a process of its own."""
+    in_process("prepare", folder=folder, names=names, int8=int8)
 
 
 def compare_small(folder: str, seconds: float, rounds: int) -> list[dict]:
@@ -129,24 +134,25 @@ def write_inputs(folder: Path, n: int) -> str:
     return str(inputs)
 
 
-def prepare(folder: str, int8: bool) -> dict:
-    """Makes a run of every network, its weights random, and exports it."""
+def prepare(folder: str, names: Sequence[str], int8: bool) -> dict:
+    """As `prepare_apart`, in this process."""
     import pandas as pd
 
     from resnet_zclass import models, runs
     from resnet_zclass.loader import read_dataset, write_dataset
     from resnet_zclass.options import TrainOptions
 
-    names = [f"{k:02d}" for k in range(N_CLASSES)]
-    manifest = pd.DataFrame({"split": ["train"] * 2 * N_CLASSES, "label": np.repeat(names, 2)})
-    manifest = manifest.assign(group=range(len(manifest)), source="drawn")
-    classes = pd.DataFrame({"LabelText": names, "LabelInteger": range(N_CLASSES), "z_um": 0.1 * np.arange(N_CLASSES)})
+    labels = [f"{k:02d}" for k in range(N_CLASSES)]
+    manifest = pd.DataFrame({"split": "train", "label": np.repeat(labels, 2), "source": "drawn"})
+    manifest = manifest.assign(group=range(len(manifest)))
+    classes = pd.DataFrame({"LabelText": labels, "LabelInteger": range(N_CLASSES), "z_um": 0.1 * np.arange(N_CLASSES)})
     data_path = Path(folder) / "set"
     data_path.mkdir()
-    write_dataset(data_path, simulate_crops(len(manifest)), manifest.assign(split="train"), classes)
+    write_dataset(data_path, simulate_crops(len(manifest)), manifest, classes)
     options = TrainOptions(data_path=str(data_path))
     data = read_dataset(data_path, **runs.choose_reading(options))
-    for name, im_size in {"ResNet20": None, **RESNETS}.items():
+    for name in names:
+        im_size = RESNETS.get(name)
         run_path = Path(folder) / name
         runs.start_run(run_path, options, data)
         sizes = {"im_size": im_size} if im_size else {"stem_stride": options.stem_stride}

@@ -50,11 +50,11 @@ def growing_table(path: str | Path) -> Iterator[Callable[["DataFrame"], None]]:
 
 
 def write_rows(table: "DataFrame") -> bytes:
-    """The rows of a CSV, byte by byte as `DataFrame.to_csv` writes them, which takes several times as long.
+    r"""The rows of a CSV, byte by byte as `DataFrame.to_csv` writes them, which takes several times as long.
 
     >>> import pandas
     >>> write_rows(pandas.DataFrame({"a": ["x", "y, z"], "b": np.float32([0.1, np.nan]), "c": [1.5, 2]}))
-    b'x,0.1,1.5\\n"y, z",,2.0\\n'
+    b'x,0.1,1.5\n"y, z",,2.0\n'
     """
     dtypes = [str(dtype) for dtype in table.dtypes]
     if len(dtypes) < 2 or not len(table) or not set(dtypes) <= {"float32", *_WRITERS}:
