@@ -41,6 +41,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "crop_jobs",
         "crops",
         "dask_jobs",
+        "decimals",
         "distribute",
         "engines",
         "errors",

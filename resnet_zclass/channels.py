@@ -95,7 +95,10 @@ def open_channels(paths: Sequence[Path]) -> Iterator[Pages]:
 
         def runs(n: int) -> Iterator[np.ndarray]:
             for run in zip(*(part.runs(n) for part in parts), strict=True):
-                yield run[0] if run[0].ndim == 4 else np.stack(run, axis=-1)
+                if len(run) > 1:
+                    yield np.stack(run, axis=-1)
+                else:
+                    yield run[0] if run[0].ndim == 4 else run[0][..., None]
 
         yield Pages((*parts[0].shape[:3], n_channels), parts[0].dtype, runs)
 

@@ -11,11 +11,9 @@ import numpy as np
 
 import resnet_zclass as rz
 from resnet_zclass.command import command
-from resnet_zclass.dask_jobs import check_scheduler
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import check_output
-from resnet_zclass.growing import growing_array, growing_table
-from resnet_zclass.loader import Dataset
+from resnet_zclass.growing import growing_array, growing_table, working_behind
 from resnet_zclass.options import PredictOptions
 from resnet_zclass.opts import require
 from resnet_zclass.predictions import build_table, predict_parts
@@ -25,13 +23,15 @@ if TYPE_CHECKING:
     import keras
     from pandas import DataFrame
 
+    from resnet_zclass.loader import Dataset
+
 
 @command("predict")
 def main(options: PredictOptions) -> None:
     """Reads the run named by the options, predicts, and writes the table and, if asked for, the probabilities."""
     require(options, "load_logs_path", "inputs", "pred_save_path")
-    check_scheduler(options.dask_scheduler, options.dask_workers)
-    if options.dask_scheduler:
+    if options.dask_scheduler or options.dask_workers is not None:
+        rz.dask_jobs.check_scheduler(options.dask_scheduler, options.dask_workers)
         return _predict_with_dask(options)
     npy_path = _check_outputs(options.inputs, options.pred_save_path, options.pred_save_name, options.overwrite)
     run = read_run(options.load_logs_path)
@@ -41,11 +41,16 @@ def main(options: PredictOptions) -> None:
     with contextlib.closing(parts), contextlib.ExitStack() as stack:  # both files or none
         append_table = stack.enter_context(growing_table(options.pred_save_path))
         append_array = stack.enter_context(growing_array(npy_path)) if npy_path else None
-        for rows, probabilities in parts:
-            columns |= dict.fromkeys(key for row in rows for key in row)
+
+        def write(rows: list[dict], probabilities: np.ndarray) -> None:
+            columns.update(dict.fromkeys(key for row in rows for key in row))
             append_table(build_table(run, rows, probabilities, list(columns)))
             if append_array:
                 append_array(probabilities)
+
+        append = stack.enter_context(working_behind(write))  # while the next part is predicted
+        for rows, probabilities in parts:
+            append(rows, probabilities)
             n_rows += len(rows)
     print(f"rows: {n_rows}, in {options.pred_save_path}; engine: {engine}")
     if npy_path:
@@ -127,7 +132,7 @@ def predict_probabilities(model: "keras.Model", crops: np.ndarray, batch_size: i
     return rz.distribute.predict(model, crops, batch_size, verbose=verbose)
 
 
-def name_labels(data: Dataset) -> np.ndarray:
+def name_labels(data: "Dataset") -> np.ndarray:
     """The true labels of a set's crops in words, as `build_table` writes predicted ones; array `(N,)`."""
     if not data.several:
         return data.items.label.to_numpy()

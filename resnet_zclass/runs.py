@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 import lazy_loader as lazy
 import numpy as np
 
+import resnet_zclass as rz
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_file, whole_folder
 from resnet_zclass.labels import READ_TEXT
-from resnet_zclass.loader import Dataset, read_dataset
 from resnet_zclass.options import TrainOptions
 from resnet_zclass.opts import load_options, pick, save_options
 from resnet_zclass.splits import SPLITS
 
 if TYPE_CHECKING:
     import keras
+
+    from resnet_zclass.loader import Dataset
 
 pd = lazy.load("pandas")
 
@@ -69,7 +71,7 @@ class Run:
         """Probability from which a class is predicted, float array `(K,)`; None where images have one label."""
         return self.classes.threshold.to_numpy(float) if "threshold" in self.classes else None
 
-    def read_set(self, data_path: str | Path, label_table: str = "") -> Dataset:
+    def read_set(self, data_path: str | Path, label_table: str = "") -> "Dataset":
         """Reads another set as the run's own was read: channels, size, classes; all of it is test if unsplit."""
         changes = {"fractions": (0.0, 0.0, 1.0), "size_px": None, "group": "group", "group_regex": ""}
         changes["label_table"] = label_table
@@ -77,16 +79,14 @@ class Run:
             changes["class_names"] = str(self.path / "classes.csv")
         if self.resized:
             changes |= {"size_px": self.crop_shape[0], "always_resize": True}
-        return recognise(self.path, read_dataset(data_path, **(choose_reading(self.options) | changes)))
+        return recognise(self.path, rz.loader.read_dataset(data_path, **(choose_reading(self.options) | changes)))
 
-    def read_own_set(self) -> Dataset:
+    def read_own_set(self) -> "Dataset":
         """Reads the set that the run was trained on, split as it was then."""
-        return self.restore_split(read_dataset(self.options.data_path, **choose_reading(self.options)))
+        return self.restore_split(rz.loader.read_dataset(self.options.data_path, **choose_reading(self.options)))
 
     def load_model(self) -> "keras.Model":
         """Loads the run's `model.keras`: raw crops `(N, H, W, C)` in, probabilities `(N, K)` out."""
-        import resnet_zclass as rz
-
         model = rz.models.load_model(self.path / MODEL_FILE)
         if model.output_shape[-1] != len(self.classes):
             raise InputError(
@@ -94,7 +94,7 @@ class Run:
             )
         return model
 
-    def restore_split(self, data: Dataset) -> Dataset:
+    def restore_split(self, data: "Dataset") -> "Dataset":
         """The run's own set, split as it was when the run was trained; a fold has a split of its own.
 
         Raises:
@@ -165,7 +165,7 @@ def read_split(path: Path) -> "pd.DataFrame":
     return known
 
 
-def recognise(path: Path, data: Dataset) -> Dataset:
+def recognise(path: Path, data: "Dataset") -> "Dataset":
     """Gives the images of a run's own, whatever their names, the split they had: what was trained on is no test.
 
     Args:
@@ -229,7 +229,7 @@ def check_free(path: Path, overwrite: bool = False) -> None:
         )
 
 
-def start_run(path: Path, options: TrainOptions, data: Dataset, is_fold: bool = False) -> None:
+def start_run(path: Path, options: TrainOptions, data: "Dataset", is_fold: bool = False) -> None:
     """Makes the folder of a run and says there what it is trained on: options, classes, split, kind of crops.
 
     The folder is there as a whole or not at all. A run that is there already is removed; the caller has seen to it
@@ -247,7 +247,7 @@ def start_run(path: Path, options: TrainOptions, data: Dataset, is_fold: bool = 
         (partial / CROPS_FILE).write_text(json.dumps(facts) + "\n")
 
 
-def write_classes(path: Path, data: Dataset, thresholds: np.ndarray | None = None) -> None:
+def write_classes(path: Path, data: "Dataset", thresholds: np.ndarray | None = None) -> None:
     """Writes the classes of a run; with several labels per image also `thresholds` `(K,)`, 0.5 until they are known."""
     classes = data.classes[list(CLASS_COLUMNS)]
     if data.several:

@@ -205,3 +205,30 @@ def test_a_damaged_table_is_named(content, folder):
 
 def test_the_model_of_a_run_is_the_file_that_runs_write():
     assert engines.KERAS_FILE == runs.MODEL_FILE
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_onnx_gives_the_same_bits_however_many_threads_share_a_batch(threads, paths, crops):
+    alone = engines.load_engine("onnx", paths["onnx"], threads=1)
+    engine = engines.load_engine("onnx", paths["onnx"], threads=threads)
+    for n in (1, 2, 7, 17, 130):
+        np.testing.assert_array_equal(engine(crops[:n]), alone(crops[:n]))
+
+
+def test_a_batch_is_shared_out_evenly_in_its_order_and_few_crops_are_not():
+    seen = []
+    shared = engines._share_out(lambda crops: seen.append(len(crops)) or crops, threads=3)
+    for n, sizes in ((5, [5]), (6, [2, 2, 2]), (64, [11] * 5 + [9]), (7, [1, 3, 3])):
+        seen.clear()
+        np.testing.assert_array_equal(shared(np.arange(n)), np.arange(n))
+        assert sorted(seen) == sorted(sizes)
+
+
+def test_a_fault_in_a_share_is_raised():
+    def fail(crops):
+        if 40 in crops:
+            raise InputError("no")
+        return crops
+
+    with pytest.raises(InputError, match="no"):
+        engines._share_out(fail, threads=2)(np.arange(64))

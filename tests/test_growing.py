@@ -1,7 +1,11 @@
+import threading
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from resnet_zclass import growing
 from resnet_zclass.growing import growing_array, growing_table
 
 
@@ -63,3 +67,74 @@ def test_what_is_interrupted_leaves_nothing_and_no_folder(tmp_path):
         append_array(np.zeros((2, 3)))
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
+
+
+def frames():
+    """Tables of every type of column that predictions have, and of some that they have not."""
+    first, second = tables()
+    rng = np.random.default_rng(0)
+    n = 500
+    usual = pd.DataFrame({"file": [f"a {k % 3}.tif" for k in range(n)], "page": range(n), "z_um": rng.normal(size=n)})
+    usual[["p_0", "p_1"]] = rng.dirichlet([0.1, 0.1], n).astype("float32")
+    return {
+        "usual": usual,
+        "nothing known of z": usual.assign(z_um=np.nan),
+        "quoted and missing": second.assign(q=[None, 'a,"'], r=["", "\r"]),
+        "numbers of every size": pd.DataFrame({"a": 10.0 ** np.arange(-20, 20), "b": np.float32(1 / 3)}),
+        "other types": pd.DataFrame({"a": [True, None], "b": [1, "x"], "c": np.float16([1 / 3, 2])}),
+        "a single column": pd.DataFrame({"a": ["", None, "x"]}),
+        "pages that are no integers": second.assign(page=pd.array([1, None], "Int64")),
+        "no rows": usual[:0],
+        "an index of its own": usual[::-7],
+        "names that stand twice": pd.concat([first, first], axis=1),
+    }
+
+
+@pytest.mark.parametrize("kind", frames())
+def test_rows_are_written_as_pandas_does(kind):
+    table = frames()[kind]
+    assert growing.write_rows(table) == table.to_csv(index=False, header=False).encode()
+
+
+def test_work_is_done_behind_in_order_and_one_at_a_time():
+    going, done = threading.Semaphore(0), []
+
+    def work(k):
+        assert going.acquire(timeout=60)
+        done.append((k, threading.current_thread() is threading.main_thread()))
+
+    with growing.working_behind(work) as call:
+        call(0)
+        assert not done  # the caller goes on meanwhile
+        going.release(3)
+        call(1)
+        assert done[0] == (0, False)
+        call(2)
+    assert [k for k, _ in done] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("when", ["at the next call", "at the end"])
+def test_what_fails_behind_is_raised(when):
+    def work(k):
+        raise OSError("disk full")
+
+    calls = []
+    with pytest.raises(OSError, match="disk full"), growing.working_behind(work) as call:
+        for k in range(1 if when == "at the end" else 3):
+            calls.append(k)
+            call(k)
+    assert calls == [0] if when == "at the end" else [0, 1]
+
+
+def test_nothing_is_written_any_more_when_the_block_was_left(tmp_path):
+    """The file is removed when the block fails; the writer must be done by then."""
+    before = threading.active_count()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        growing_table(tmp_path / "a.csv") as append,
+        growing.working_behind(lambda table: (time.sleep(0.2), append(table))) as call,
+    ):
+        call(tables()[0])
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+    assert threading.active_count() == before
