@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--weights", help="file of ImageNet weights of ResNet50 without top; default: random weights")
     parser.add_argument("--epochs", type=int, default=4, help="of each round of the ResNet50s")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of the small net")
-    parser.add_argument("--small_epochs", type=int, default=30, help="of the small net")
+    parser.add_argument("--small_epochs", type=int, default=40, help="of the small net")
     parser.add_argument("--mended", action="store_true", help="also the old script with images scaled aright")
     parser.add_argument("--data_seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -79,12 +79,12 @@ def main() -> None:
         words = [*SAME_NETWORK, "--weights", weights or "none", "--epochs", arguments.epochs]
         words += ["--head_epochs", HEAD_EPOCHS]
         found = run_train(data_path, folder / "logs" / "same", words)
-        reach = f"to the bar >= {MIN_SPEEDUP} x as fast"
+        reach = f"ratio >= {MIN_SPEEDUP}"
         rows.append(fill_row("train, ResNet50", found, old, "to the bar (s)", reach))
         for seed in range(arguments.seeds):
             words = [*SMALL_NET, "--epochs", arguments.small_epochs, "--seed", seed]
             found = run_train(data_path, folder / "logs" / f"small{seed}", words)
-            reach = f"test >= {MIN_ACCURACY}, total >= 1 x as fast"
+            reach = f"test >= {MIN_ACCURACY}, ratio >= 1"
             rows.append(fill_row(f"train, ResNet20, seed {seed}", found, old, "total (s)", reach))
     test = [row["test"] for row in rows[-arguments.seeds :]]
     facts = {"bar": find_bar(old), "counts": COUNTS, "own_stack_of_the_old_script": OWN_STACK}
