@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.loading import BATCH_SIZE, CROP_PX, IM_SIZE, N_CLASSES, write_sets
-from benchmarks.measure import report
+from benchmarks.measure import report, time_epochs
 
 FLIP = {"flip": True}
 DEFAULT = {"shift_px": 1, "thin": 0.3}  # of the options of train
@@ -174,28 +174,24 @@ def time_fit(name: str, epochs: int) -> dict[str, list[float]]:
     ready = ready.repeat().prefetch(tf.data.AUTOTUNE)
     found: dict[str, list[float]] = {"ours": [], "ready": []}
 
-    class Timer(keras.callbacks.Callback):
-        def __init__(self, key):
-            super().__init__()
-            self.key = key
-
-        def on_epoch_begin(self, epoch, logs=None):
-            self.start = time.perf_counter()
-
-        def on_epoch_end(self, epoch, logs=None):
-            found[self.key].append(time.perf_counter() - self.start)
-
     class FitOnReady(keras.callbacks.Callback):
         """After every epoch, one of the same compiled model on ready batches."""
 
         def on_epoch_end(self, epoch, logs=None):
-            self.model.fit(ready, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[Timer("ready")])
+            self.model.fit(ready, steps_per_epoch=steps, epochs=1, verbose=0, callbacks=[time_epochs(found["ready"])])
 
     fit = dataclasses.asdict(rz.options.TrainOptions()) | {"batch_size": batch_size, "schedule": "plateau"}
     augment = rz.augment.build_augment(**augmentation, camera_offset=100)
     round_ = rz.rounds.Round("fine_tune_model", "none", epochs + 1, 1e-3)
     rz.rounds.fit_round(
-        model, crops, targets, None, round_, lambda **_: [Timer("ours"), FitOnReady()], fit, augment=augment
+        model,
+        crops,
+        targets,
+        None,
+        round_,
+        lambda **_: [time_epochs(found["ours"]), FitOnReady()],
+        fit,
+        augment=augment,
     )
     return {key: seconds[1:] for key, seconds in found.items()}  # the first epoch traces
 

@@ -12,9 +12,8 @@ import json
 import os
 import subprocess
 import sys
-import time
 
-from benchmarks.measure import report
+from benchmarks.measure import report, time_epochs
 
 # Backbone: side of its crops, size it sees, batch size.
 JOBS = {"ResNet20": (32, None, 16), "ResNet20, batch 256": (32, None, 256), "ResNet50": (32, 64, 32)}
@@ -49,18 +48,13 @@ def train(job: str, settings: dict, steps: int) -> dict:
         pixels=rz.pixels.measure_pixels(crops, None), mixed_precision=options.mixed_precision,
     )  # fmt: skip
     seconds, losses = [], []
-
-    class Clock(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            self.start = time.perf_counter()
-
-        def on_epoch_end(self, epoch, logs=None):
-            seconds.append(time.perf_counter() - self.start)
-            losses.append(float(logs["loss"]))
-
+    callbacks = [
+        time_epochs(seconds),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: losses.append(float(logs["loss"]))),
+    ]
     round_ = rz.rounds.Round("fine_tune_model", "none", EPOCHS, 1e-4)
     fit = rz.opts.pick(options, *rz.train.FIT_OPTIONS)
-    rz.rounds.fit_round(model, crops, targets, None, round_, lambda **_: [Clock()], fit)
+    rz.rounds.fit_round(model, crops, targets, None, round_, lambda **_: callbacks, fit)
     return {"first": seconds[0], "step": min(seconds[1:]) / steps, "loss": losses[-1]}
 
 

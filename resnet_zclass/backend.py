@@ -5,10 +5,12 @@ Only modules that are themselves loaded when needed import this one: it takes se
 
 import contextlib
 import os
+import platform
 import signal
 import threading
 from collections.abc import Iterator
 
+from resnet_zclass.cores import count_cores
 from resnet_zclass.quiet import silent_stderr
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -41,7 +43,7 @@ with _later_interrupt(), silent_stderr():
 keras.config.set_image_data_format("channels_last")
 tf.get_logger().setLevel("ERROR")  # its warnings speak of retracing, which a new model per fold does on purpose
 
-__all__ = ["count_gpus", "has_gpu", "keras", "limit_threads", "tf"]
+__all__ = ["count_gpus", "describe_devices", "has_gpu", "keras", "limit_threads", "tf"]
 
 
 def count_gpus() -> int:
@@ -52,6 +54,22 @@ def count_gpus() -> int:
 def has_gpu() -> bool:
     """Whether TensorFlow sees a GPU."""
     return count_gpus() > 0
+
+
+def describe_devices() -> str:
+    """What TensorFlow computes with: GPUs by name, or the CPU's threads and whether oneDNN's kernels are in use.
+
+    `TF_ENABLE_ONEDNN_OPTS=0` in the environment switches them off, `OMP_NUM_THREADS` and TensorFlow's own setting the
+    number of threads.
+    """
+    gpus = tf.config.get_visible_devices("GPU")
+    if gpus:
+        names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
+        return f"{len(gpus)} GPU ({', '.join(sorted(set(names)))})"
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or count_cores()
+    default = "1" if platform.machine() in ("x86_64", "AMD64") else "0"
+    one_dnn = "on" if os.environ.get("TF_ENABLE_ONEDNN_OPTS", default) != "0" else "off"
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}, oneDNN {one_dnn}"
 
 
 def limit_threads(n: int) -> None:

@@ -171,6 +171,7 @@ def build_callbacks(
     floor: float = 0.0,
     title: str = "",
     validation: ValidationScores | None = None,
+    traced: tuple[int, int] | None = None,
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of one round, in their order.
 
@@ -184,6 +185,7 @@ def build_callbacks(
         floor: The least learning rate of the plateau.
         title: Title of the curves.
         validation: What scores the validation set, if there is one.
+        traced: First and last training step of a trace for TensorBoard's profiler, if one is wanted.
     """
     mode = MONITORS[monitor]
     if rates is None:
@@ -198,7 +200,7 @@ def build_callbacks(
         rate,
         keras.callbacks.EarlyStopping(monitor, patience=patience, mode=mode, verbose=1),
         keras.callbacks.CSVLogger(folder / HISTORY_FILE),
-        keras.callbacks.TensorBoard(folder, write_graph=False),
+        keras.callbacks.TensorBoard(folder, write_graph=False, profile_batch=traced or 0),
         keras.callbacks.TerminateOnNaN(),
         LiveCurves(folder / CURVES_FILE, title, monitor, mode),
     ]

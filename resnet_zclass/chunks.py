@@ -1,12 +1,12 @@
 """Long NumPy work cut into chunks that run on all cores at once."""
 
 import math
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import lazy_loader as lazy
 
+from resnet_zclass.cores import count_cores
 from resnet_zclass.progress import track
 
 threadpoolctl = lazy.load("threadpoolctl")
@@ -35,7 +35,7 @@ def map_chunks(work: Callable[[slice], None], n: int, size: int, title: str = ""
     parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
     with (
         threadpoolctl.threadpool_limits(limits=1, user_api="blas"),
-        ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, threads or math.inf)) as pool,
+        ThreadPoolExecutor(max_workers=min(count_cores(), threads or math.inf)) as pool,
     ):
         for _ in track(pool.map(work, parts), title, total=len(parts)):
             pass

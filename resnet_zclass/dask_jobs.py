@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import logging
 import multiprocessing.resource_tracker
-import os
 import signal
 import threading
 import uuid
@@ -21,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from resnet_zclass.cores import count_cores
 from resnet_zclass.errors import InputError
 from resnet_zclass.extras import check_installed, need
 
@@ -65,7 +65,7 @@ def count_local_workers(workers: int | None, n_tasks: int) -> tuple[int, int]:
     >>> count_local_workers(2, n_tasks=1)[0]
     1
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = count_cores()
     workers = max(1, min(workers or cores, n_tasks))
     return workers, max(1, cores // workers)
 

@@ -5,7 +5,6 @@ engine `keras` needs TensorFlow, so that a prediction by another starts in a fra
 """
 
 import json
-import os
 import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ import numpy as np
 
 import resnet_zclass as rz
 from resnet_zclass import extras
+from resnet_zclass.cores import count_cores
 from resnet_zclass.errors import InputError
 from resnet_zclass.extras import need
 from resnet_zclass.files import hash_file
@@ -66,7 +66,7 @@ def load_engine(name: str, path: str | Path, threads: int | None = None) -> Engi
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} is not there; export the model first.")
-    threads = threads or _count_cores()
+    threads = threads or count_cores()
     try:
         run, crop_shape, n_classes = _LOADERS[name](path, threads)
     except InputError:
@@ -74,10 +74,6 @@ def load_engine(name: str, path: str | Path, threads: int | None = None) -> Engi
     except Exception as error:
         raise InputError(f"{path} cannot be loaded as {name}: {error}") from error
     return _in_batches(_share_out(run, threads) if name in SHARED else run, tuple(crop_shape), n_classes)
-
-
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _in_batches(run: Engine, crop_shape: tuple[int, ...], n_classes: int) -> Engine:
@@ -143,7 +139,7 @@ def _load_openvino(path: Path, threads: int) -> tuple:
 def run_openvino(model: Any, threads: int | None = None) -> tuple:
     """Compiles a model of OpenVINO's for the CPU; returns a function, and the shapes of a crop and of what it gives."""
     # On newer processors OpenVINO would compute in bfloat16, which moves probabilities by nearly 1e-2.
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads or _count_cores()}
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads or count_cores()}
     request = need("openvino").Core().compile_model(model, "CPU", settings).create_infer_request()
     ports = request.model_outputs[0], request.model_inputs[0]
     shapes = [[part.get_length() if part.is_static else None for part in port.partial_shape] for port in ports]

@@ -1,7 +1,8 @@
-"""Curves of a training under way: a picture in its folder and, in a notebook, one that is replaced every epoch."""
+"""Curves of a training under way: a picture in its folder and, in a notebook, one that is replaced in place."""
 
 import importlib
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,14 @@ import numpy as np
 from resnet_zclass import figures
 from resnet_zclass.backend import keras
 
+DRAWN_SHARE = 0.01  # of the time of a training that may go into its pictures
+
 
 class LiveCurves(keras.callbacks.Callback):
-    """Draws loss, a score and the learning rate of all epochs so far, each epoch, and marks the best one.
+    """Draws loss, a score and the learning rate of all epochs so far, and marks the best one.
+
+    That happens after an epoch, unless a picture has just been drawn: a hundredth of the time goes into pictures. The
+    last one shows all epochs.
 
     The picture is written to a file; in a notebook it is shown too and replaced in place. The score is the one that
     is watched, else the macro-F1 where images have several labels, else the accuracy.
@@ -32,16 +38,30 @@ class LiveCurves(keras.callbacks.Callback):
         self._path, self._title, self._monitor, self._mode = path, title, monitor, mode
         self.history: dict[str, list[float]] = {}
         self._shown = None
+        self._due, self._is_drawn = 0.0, True
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Draws."""
+        """Takes the epoch up, and draws if it is time."""
         for name, value in logs.items():
             self.history.setdefault(name, []).append(float(value))
+        self._is_drawn = False
+        if time.monotonic() >= self._due:
+            self._draw()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Draws what is not drawn yet."""
+        if not self._is_drawn:
+            self._draw()
+
+    def _draw(self) -> None:
+        begun = time.monotonic()
         best, title = self._best_epoch(), self._title
         if best is not None:
             title += f"   best {self._monitor}: {self.history[self._monitor][best]:.4g} at epoch {best + 1}"
         figures.draw_curves(self.history, self._path, title.strip(), self._score(), best)
         self._show()
+        ended = time.monotonic()
+        self._due, self._is_drawn = ended + (ended - begun) / DRAWN_SHARE, True
 
     def _best_epoch(self) -> int | None:
         values = np.array(self.history.get(self._monitor, []), float)

@@ -1,5 +1,6 @@
 """Rounds, one `fit` each: round 1 trains the head on stored features, round 2 the backbone too."""
 
+import contextlib
 import dataclasses
 import functools
 import sys
@@ -9,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from resnet_zclass import distribute, features
-from resnet_zclass.backend import has_gpu, keras
+from resnet_zclass import distribute, features, profiling
+from resnet_zclass.backend import describe_devices, has_gpu, keras
 from resnet_zclass.batches import count_steps, training_batches
 from resnet_zclass.callbacks import ValidationScores
 from resnet_zclass.errors import InputError
@@ -81,6 +82,7 @@ def fit_head(
     fit: dict[str, Any],
     views: Views,
     folder: Path | None = None,
+    clock: profiling.Clock | None = None,
     **how: Any,
 ) -> None:
     """Fits the head of a classifier on features of the frozen backbone, which are computed once.
@@ -98,6 +100,7 @@ def fit_head(
         fit: Likewise.
         views: Views of the crops.
         folder: Folder on the disk that features go to if they are large.
+        clock: What times the parts of the round, if anything does.
         **how: `several`, `weigh` and `first_epoch`.
     """
     n_val = len(val_set[0]) if val_set else 0
@@ -108,10 +111,11 @@ def fit_head(
             f"note: {', '.join(views.drawn)} have no end of views, so {len(views)} drawn ones of every crop stand for "
             "them in round 1; --feature_views 0 draws anew at every step, and computes the backbone again every epoch."
         )
-    stored = features.store_features(extractor, crops, views, fit["seed"], folder)
-    val_stored = (features.extract_features(extractor, val_set[0]), val_set[1]) if val_set else None
-    head = model.get_layer("head")
-    fit_round(head, stored, targets, val_stored, round_, build_callbacks, fit, augment=stored.pick, **how)
+    with clock.time("features") if clock else contextlib.nullcontext():
+        stored = features.store_features(extractor, crops, views, fit["seed"], folder)
+        val_stored = (features.extract_features(extractor, val_set[0]), val_set[1]) if val_set else None
+    how |= {"augment": stored.pick, "clock": clock}
+    fit_round(model.get_layer("head"), stored, targets, val_stored, round_, build_callbacks, fit, **how)
 
 
 def fit_round(
@@ -127,6 +131,7 @@ def fit_round(
     mix: Callable | None = None,
     weigh: Callable | None = None,
     first_epoch: int = 0,
+    clock: profiling.Clock | None = None,
 ) -> None:
     """Compiles and fits one round.
 
@@ -138,13 +143,14 @@ def fit_round(
         round_: What to do.
         build_callbacks: Called with `monitor, patience, rates, floor, validation`.
         fit: `batch_size, sync_batch_norm, optimizer, loss, focal_gamma, patience, monitor, seed, mixed_precision,
-            jit_compile, steps_per_execution` of every round, and the `schedule` of its learning rate with `lr_decay,
-            cycle_epochs, min_learning_rate, warmup_epochs`.
+            jit_compile, steps_per_execution, profile` of every round, and the `schedule` of its learning rate with
+            `lr_decay, cycle_epochs, min_learning_rate, warmup_epochs`.
         several: Whether images have several labels.
         augment: Applied to every training batch, if given.
         mix: Applied to batch and targets then.
         weigh: Gives the weight of each image in the loss from its targets.
         first_epoch: Epoch to begin with, above 0 where an interrupted round goes on.
+        clock: What times the parts of the round, if anything does.
     """
     loss = build_loss(fit["loss"], several, fit["focal_gamma"])
     # A shell around the same layers is compiled, so that the model itself is saved without loss and optimizer.
@@ -159,8 +165,15 @@ def fit_round(
         loss=loss,
         metrics=[f1] if several else ["accuracy"],
         jit_compile=is_compiled(fit["jit_compile"]),
-        steps_per_execution=divide_steps(steps, fit["steps_per_execution"]),
+        steps_per_execution=divide_steps(steps, fit["steps_per_execution"]) if clock is None else 1,
     )
+    if clock:
+        profiling.time_steps(fitted, clock)
+        inputs, augment, mix = (
+            profiling.TimedCrops(inputs, clock),
+            clock.wrap("augment", augment),
+            clock.wrap("mix", mix),
+        )
     settings = (inputs, targets, fit["batch_size"], fit["seed"], augment, mix, weigh)
     validation = None
     if val_set:
@@ -172,6 +185,8 @@ def fit_round(
         floor=fit["min_learning_rate"],
         validation=validation,
     )
+    if clock:
+        profiling.time_callbacks(callbacks, clock)
     fitted.fit(
         distribute.deal_out(functools.partial(training_batches, *settings, first_epoch=first_epoch)),
         steps_per_epoch=steps,
@@ -183,15 +198,28 @@ def fit_round(
     )
 
 
-def is_compiled(jit_compile: str) -> bool:
-    """Whether XLA compiles the training step: with `"auto"` on a single GPU, on CPUs its convolutions are slower.
+def check_devices(fit: dict[str, Any]) -> None:
+    """Raises `InputError` if several devices are in use and something is asked for that one alone can do."""
+    for name, asked in (("--jit_compile on", fit["jit_compile"] == "on"), ("--profile", fit["profile"])):
+        if asked and distribute.count_replicas() > 1:
+            raise InputError(f"{name} is for one device; leave it out with several.")
 
-    Raises:
-        InputError: If it is asked for on several devices, where Keras cannot do it.
+
+def describe_settings(fit: dict[str, Any]) -> str:
+    """One line for the log: devices, threads, precision, compilation and layout of what is to be fitted.
+
+    >>> describe_settings({"mixed_precision": "none", "jit_compile": "off"}).split(", ")[-3:]
+    ['float32', 'XLA off', 'channels last']
     """
+    precision = "float32" if fit["mixed_precision"] == "none" else f"{fit['mixed_precision']} and float32"
+    xla = "on" if is_compiled(fit["jit_compile"]) else "off"
+    layout = keras.config.image_data_format().replace("_", " ")
+    return f"computes with: {describe_devices()}, {precision}, XLA {xla}, {layout}"
+
+
+def is_compiled(jit_compile: str) -> bool:
+    """Whether XLA compiles the training step: with `"auto"` on a single GPU, on CPUs its convolutions are slower."""
     if distribute.count_replicas() > 1:
-        if jit_compile == "on":
-            raise InputError("--jit_compile on is for one device; leave it out with several.")
         return False
     return jit_compile == "on" or (jit_compile == "auto" and has_gpu())
 

@@ -55,7 +55,7 @@ MODEL_OPTIONS = (
 FIT_OPTIONS = (
     "batch_size", "optimizer", "loss", "focal_gamma", "schedule", "lr_decay", "cycle_epochs", "min_learning_rate",
     "warmup_epochs", "patience", "monitor", "seed", "sync_batch_norm", "mixed_precision",
-    "jit_compile", "steps_per_execution"
+    "jit_compile", "steps_per_execution", "profile"
 )  # fmt: skip
 DEVICE_OPTIONS = ("multiGPU", "gpus", "join_timeout_s")
 
@@ -212,6 +212,8 @@ def train_run(
             clear_states(run_path)
             return
     check_trainable(data, fit, strengths | mixing, soft_labels)
+    rz.rounds.check_devices(fit)
+    print(rz.rounds.describe_settings(fit))
     rz.backend.keras.utils.set_random_seed(fit["seed"])
     if deterministic:
         rz.backend.tf.config.experimental.enable_op_determinism()
@@ -293,8 +295,10 @@ def train_round(
         print(f"{title}: finished already.")
         return load_best(folder, fit["seed"])
     rz.models.apply_freeze(model, round_.freeze)
-    callbacks = functools.partial(build_callbacks, folder, model, found, title=title)
-    how = {"several": several, "weigh": weigh, "first_epoch": found[1]["epoch"] if found else 0}
+    clock = rz.profiling.Clock() if fit["profile"] else None
+    traced = rz.profiling.TRACED_STEPS if fit["profile"] else None
+    callbacks = functools.partial(build_callbacks, folder, model, found, title=title, traced=traced)
+    how = {"several": several, "weigh": weigh, "first_epoch": found[1]["epoch"] if found else 0, "clock": clock}
     try:
         if round_.freeze == "head_only" and found:
             check_backbone(model, folder)
@@ -308,6 +312,8 @@ def train_round(
         raise KeyboardInterrupt(f"--resume goes on from epoch {epoch} of {title}{saved}.") from None
     if not (folder / rz.callbacks.CHECKPOINT_FILE).is_file():
         raise InputError(f"{folder}: the loss was no number from the first epoch on; lower --learning_rate.")
+    if clock:
+        rz.profiling.report(clock, folder / rz.profiling.PROFILE_FILE, title)
     return load_best(folder, fit["seed"])
 
 

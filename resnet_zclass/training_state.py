@@ -69,7 +69,8 @@ def restore(
         InputError: If there is a variable or a callback too many or too few, or one of another shape or type.
     """
     if not fitted.optimizer.built:
-        fitted.optimizer.build(fitted.trainable_variables)
+        with keras.name_scope(fitted.optimizer.name, caller=fitted.optimizer):  # as its first step does
+            fitted.optimizer.build(fitted.trainable_variables)
     variables = _name_variables(fitted)
     wanted = {name: (tuple(variable.shape), variable.dtype) for name, variable in variables.items()}
     found = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}

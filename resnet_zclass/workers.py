@@ -19,6 +19,7 @@ from pathlib import Path
 
 import resnet_zclass as rz
 from resnet_zclass.cluster import Cluster, meet
+from resnet_zclass.cores import count_cores
 from resnet_zclass.errors import InputError, LostWorkerError
 from resnet_zclass.files import alone_at, hash_file
 from resnet_zclass.loader import Dataset
@@ -169,7 +170,7 @@ def share_machine(n: int) -> list[dict[str, str]]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(n)]
         addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-    shares = {"TF_NUM_INTRAOP_THREADS": str(max(1, (os.cpu_count() or 1) // n))}
+    shares = {"TF_NUM_INTRAOP_THREADS": str(max(1, count_cores() // n))}
     gpus = [str(i) for i in range(rz.backend.count_gpus())]
     if gpus and len(gpus) < n:
         raise InputError(f"--workers {n}: TensorFlow sees {len(gpus)} GPUs here, and every worker wants one.")

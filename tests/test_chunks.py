@@ -10,7 +10,7 @@ from resnet_zclass.chunks import map_chunks
 
 @pytest.mark.parametrize("threads", [1, 2, None])
 def test_all_is_done_by_no_more_threads_than_allowed(threads, monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr("resnet_zclass.chunks.count_cores", lambda: 3)
     done, at_work, most, lock = [], 0, 0, threading.Lock()
 
     def work(part):

@@ -8,14 +8,14 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "resnet_zclass"
 
 ROWS = (
-    ("quiet",),
+    ("quiet", "cores"),
     ("errors", "options", "backend", "metrics", "pixels", "progress", "resize", "focus", "blobs",
      "plain_tiffs", "decimals"),
     ("tiffs", "chunks"),
     ("extras", "ranges", "files", "groups", "splits", "imbalance", "labels", "schedules", "stems", "warp", "losses",
      "freezing", "batches", "cluster", "images", "beads", "camera", "optics", "keras_h5", "old_configs"),
     ("opts", "growing", "augment", "mixing", "channels", "figures", "backbones", "scene", "ceiling", "crops",
-     "array_matching", "resnet_names", "dask_jobs", "distribute"),
+     "array_matching", "resnet_names", "dask_jobs", "distribute", "profiling"),
     ("command", "job_folder", "sorted_crops", "gallery", "live", "models", "pack", "tree", "fields", "rebuild",
      "tf_checkpoints", "views"),
     ("crop_jobs", "baseline", "callbacks", "loader", "gather", "engines", "stripping"),

@@ -44,12 +44,18 @@ def drawn(monkeypatch):
     return calls
 
 
+@pytest.fixture
+def hasty(monkeypatch):
+    """Every epoch is drawn."""
+    monkeypatch.setattr(live, "DRAWN_SHARE", float("inf"))
+
+
 def run_epochs(callback, *logs):
     for epoch, log in enumerate(logs):
         callback.on_epoch_end(epoch, log)
 
 
-def test_live_curves_are_drawn_every_epoch(tmp_path):
+def test_live_curves_change_with_the_epochs(hasty, tmp_path):
     callback = LiveCurves(tmp_path / "live.png", "title")
     pictures = []
     for epoch in range(3):
@@ -60,7 +66,22 @@ def test_live_curves_are_drawn_every_epoch(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["live.png"]
 
 
-def test_a_notebook_shows_one_picture_and_updates_it(notebook, tmp_path):
+def test_pictures_take_a_hundredth_of_the_time_and_the_last_one_shows_all(drawn, monkeypatch, tmp_path):
+    now = [100.0]
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(LiveCurves, "_show", lambda self: now.__setitem__(0, now[0] + 0.5))  # a picture takes that
+    callback = LiveCurves(tmp_path / "live.png")
+    for epoch in range(200):
+        now[0] += 1
+        callback.on_epoch_end(epoch, {"loss": 1.0 / (epoch + 1)})
+    assert len(drawn) == 4
+    callback.on_train_end()
+    callback.on_train_end()
+    assert len(drawn) == 5
+    assert len(drawn[-1][0]["loss"]) == 200
+
+
+def test_a_notebook_shows_one_picture_and_updates_it(hasty, notebook, tmp_path):
     callback = LiveCurves(tmp_path / "live.png")
     pictures = []
     for epoch in range(3):
@@ -70,7 +91,7 @@ def test_a_notebook_shows_one_picture_and_updates_it(notebook, tmp_path):
     assert [call[2] for call in notebook.calls] == pictures
 
 
-def test_the_next_round_has_a_picture_of_its_own(notebook, tmp_path):
+def test_the_next_round_has_a_picture_of_its_own(hasty, notebook, tmp_path):
     for name in ("a.png", "b.png"):
         run_epochs(LiveCurves(tmp_path / name), {"loss": 1.0}, {"loss": 0.5})
     assert [call[:2] for call in notebook.calls] == [
@@ -114,7 +135,7 @@ def test_ipython_is_not_imported(monkeypatch, tmp_path):
         ("val_loss", "min", [float("nan")], None),
     ],
 )
-def test_the_best_epoch_of_the_monitor_is_marked(monitor, mode, values, best, drawn, tmp_path):
+def test_the_best_epoch_of_the_monitor_is_marked(monitor, mode, values, best, hasty, drawn, tmp_path):
     run_epochs(LiveCurves(tmp_path / "live.png", "run", monitor, mode), *({monitor: value} for value in values))
     *_, title, _, marked = drawn[-1]
     assert marked == best

@@ -247,7 +247,7 @@ def test_crops_are_the_same_alone_and_in_company():
 def test_spectra_are_the_same_alone_and_in_company(monkeypatch):
     z_um = np.linspace(-2, 2, 9)
     together = compute_spectra(Optics(), z_um, reach_px=12, focus_um=0.03)
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr("resnet_zclass.chunks.count_cores", lambda: 1)
     np.testing.assert_array_equal(compute_spectra(Optics(), z_um, reach_px=12, focus_um=0.03).values, together.values)
     order = np.array([8, 0, 3])  # the farthest one stays, which sets the size
     alone = compute_spectra(Optics(), z_um[order], reach_px=12, focus_um=0.03)

@@ -203,7 +203,8 @@ def test_normalisation_and_baseline_know_the_training_crops_alone(spied):
 
 
 def test_soft_labels_and_augmentation_reach_the_training_and_not_the_validation(spied):
-    (_, crops, targets, (val_crops, val_targets), _, _, _, _, augment, *_), _ = spied[0]["fit_round"][0]
+    (_, crops, targets, (val_crops, val_targets), *_), keywords = spied[0]["fit_round"][0]
+    augment = keywords["augment"]
     assert 0.4 < targets.max() < 0.8
     assert set(np.unique(val_targets)) == {0.0, 1.0}
     batch = crops[np.arange(8)]
