@@ -2,7 +2,8 @@
 
 Images/s: batches of 50 of 256x256x3 float32 with flips from 5,850 crops of 32x32 uint16, in the original's scaling.
 Ours is `batches.training_batches` with the in-model normalisation, where resizing and gray -> RGB happen, as a compiled
-function on every batch; a row of its own shows the crops as they reach a model, which resizes them on its device.
+function on every batch; a row of its own shows the crops as they reach a model, which resizes them on its device, and
+another how fast this machine fills such batches with one number, which no pipeline that writes them can outrun.
 Peers: Keras' legacy `ImageDataGenerator` with the original scripts' settings, on TIFF files as it works;
 `image_dataset_from_directory` (8-bit PNG copies, since it reads no TIFF) with Keras' layers; a tf.data loop written by
 hand on crops in memory; a PyTorch `DataLoader` on crops in memory with transforms of torch. Every run is a process of
@@ -63,6 +64,16 @@ def ours(folder: Path) -> Iterator[int]:
     )
     ready = batches.map(lambda x, y: (normalise(x), y), num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
     return count(ready)
+
+
+def filled(folder: Path) -> Iterator[int]:
+    """Batches of one number: what writing them to memory takes, whoever computes them."""
+    from resnet_zclass.backend import tf
+
+    def fill(number):
+        return tf.fill((BATCH_SIZE, IM_SIZE, IM_SIZE, 3), tf.cast(number, tf.float32)), number
+
+    return count(tf.data.Dataset.range(10**9).map(fill, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2))
 
 
 def generator(folder: Path) -> Iterator[int]:
@@ -137,6 +148,7 @@ def count(batches, side_px: int = IM_SIZE, channels: int = 3) -> Iterator[int]:
 PIPELINES: dict[str, Callable[[Path], Iterator[int]]] = {
     "resnet_zclass": ours,
     "resnet_zclass, crops as they reach the model": lambda folder: count(our_crops(folder), CROP_PX, 1),
+    "nothing but writing such batches to memory": filled,
     "ImageDataGenerator": generator,
     "image_dataset_from_directory (PNG) and Keras layers": directory,
     "tf.data by hand": tf_data,

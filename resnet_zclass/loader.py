@@ -131,7 +131,7 @@ def read_dataset(
         images = list_tree(path, folders, list(classes.LabelText), channels)
     pack = open_pack(pack_images(path, list(images.files), size_px, always_resize, name="".join(channels)))
     items = images.loc[images.index.repeat(pack.n_pages)].drop(columns="files").reset_index(drop=True)
-    items["page"] = np.concatenate([np.arange(n) for n in pack.n_pages])
+    items["page"] = np.arange(len(items)) - np.repeat(np.cumsum(pack.n_pages) - pack.n_pages, pack.n_pages)
     items = (items if several else join_manifest(path, items, group)).assign(digest=pack.digests)
     if group_regex:
         items["group"] = find_groups(items["source"] if "source" in items else items["file"], group_regex)

@@ -91,9 +91,9 @@ def list_tree(
             if (folder / label).is_dir():
                 place = (folder / label).relative_to(path).as_posix()
                 images = _group_names(folder / label, channels)
-                rows += [(split, label, [f"{place}/{name}" for name in names]) for names in images]
-    table = pd.DataFrame(rows, columns=["split", "label", "files"])
-    return table.assign(file=table.files.str[0])
+                files = [[f"{place}/{name}" for name in names] for names in images]
+                rows += [(split, label, image, image[0]) for image in files]
+    return pd.DataFrame(rows, columns=["split", "label", "files", "file"])
 
 
 def _group_names(folder: Path, channels: Sequence[str]) -> list[list[str]]:
@@ -139,7 +139,7 @@ def join_manifest(path: Path, items: "pd.DataFrame", group: str = "group") -> "p
     if not manifest_path.is_file():
         if group != "group":
             raise InputError(f"--group {group} names a column of {manifest_path}, which is not there.")
-        return items.assign(group=items.file + ":" + items.page.astype(str))
+        return items.assign(group=[f"{file}:{page}" for file, page in zip(items.file, items.page, strict=True)])
     try:
         text = {name: str for name in ("label", "group", "split", "source", "file")}
         manifest = pd.read_csv(manifest_path, dtype=text, **READ_TEXT)
