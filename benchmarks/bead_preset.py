@@ -2,8 +2,8 @@
 
 Crops are simulated. Times are those that `--profile` writes, memory is the peak of the whole command. A full run of the
 preset has 39 x 150 training crops and 39 x 50 to validate, and at most 50 epochs a round: features once, then epochs of
-the head, then epochs of all layers and their validation, all in proportion to the crops. `--gpu_images_per_s` projects
-the epochs of round 2 at a rate that was found elsewhere, in training images/s.
+the head, then epochs of all layers and their validation, all in proportion to the crops. Epochs of round 2 are
+also projected at published rates of one GPU, in proportion to the pixels, and at those that `gpu_peers` has found.
 """
 
 import argparse
@@ -14,13 +14,26 @@ from pathlib import Path
 from benchmarks.measure import report, run_command
 
 PLANES, TRAIN, VAL, EPOCHS = 39, 150, 50, 50
+# Training images/s of ResNet50 at 224 px in batches of 256, of which one at 256 px is (256 / 224) ** 2. Source: NVIDIA,
+# DeepLearningExamples, TensorFlow/Classification/ConvNets/resnet50v1.5/README.md, commit e6757d7 (XLA, 2020).
+PUBLISHED = {"A100 40 GB, TF32": 808, "A100 40 GB, mixed precision": 1770}
+GPU_PEERS = Path(__file__).with_name("gpu_peers.json")
+
+
+def list_rates() -> dict[str, float]:
+    """Training images/s at 256 px by GPU."""
+    rates = {f"{name}, published": rate * (224 / 256) ** 2 for name, rate in PUBLISHED.items()}
+    if GPU_PEERS.is_file():
+        for row in json.loads(GPU_PEERS.read_text())["rows"]:
+            if (row["framework"], row["px"], row["batch"]) == ("Keras on JAX", 256, 256):
+                rates[f"H100, {row['precision']}, Keras on JAX"] = row["training images/s"]
+    return rates
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", default="none", help="file of ImageNet weights of ResNet50 without top")
     parser.add_argument("--per_class", type=int, default=TRAIN, help="training crops of a class; a third to validate")
-    parser.add_argument("--gpu_images_per_s", type=float, nargs="*", default=[])
     arguments = parser.parse_args()
     n_train, n_val = arguments.per_class, max(1, arguments.per_class // 3)
     with tempfile.TemporaryDirectory() as tmp:
@@ -60,9 +73,11 @@ def main() -> None:
             "full run h": (features_s + EPOCHS * (head_s + tuning_s)) / 3600,
         },
     ]
-    for rate in arguments.gpu_images_per_s:
-        n = EPOCHS * PLANES * (TRAIN + VAL / 3)  # a forward pass is a third of a training step
-        rows.append({"what": f"round 2 at {rate:,.0f} images/s", "measured s": "", "full run h": n / rate / 3600})
+    n = EPOCHS * PLANES * (TRAIN + VAL / 3)  # a forward pass is a third of a training step
+    for name, rate in list_rates().items():
+        rows.append(
+            {"what": f"round 2 on {name}: {rate:,.0f} images/s", "measured s": "", "full run h": n / rate / 3600}
+        )
     facts = {"peak_gb": cost["peak_gb"], "training_crops": PLANES * n_train, "parts": parts}
     report("bead_preset", rows, **facts)
 

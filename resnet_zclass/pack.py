@@ -135,8 +135,7 @@ def pack_images(
         InputError: If an image cannot be read, or its size (unless `size_px`), channels or bit depth differ from the
             first one's.
     """
-    stats = [(file, os.stat(f"{path}/{file}")) for files in images for file in files]  # noqa: PTH116 - of 100,000
-    listing = "\n".join(f"{file}|{s.st_size}|{s.st_mtime_ns}" for file, s in stats)
+    listing = "\n".join(f"{file}|{_size_and_time(path, file)}" for files in images for file in files)
     shape = f"{len(images[0])} {size_px} {always}"
     key = hashlib.sha256(f"{PACK_FORMAT}\n{shape}\n{listing}".encode()).hexdigest()
     absolute = path.absolute()
@@ -154,6 +153,11 @@ def pack_images(
         _write_pack(elsewhere, key, path, images, size_px, always)
         return elsewhere
     return beside
+
+
+def _size_and_time(path: Path, file: str) -> str:
+    found = os.stat(f"{path}/{file}")  # noqa: PTH116 - of 100,000
+    return f"{found.st_size}|{found.st_mtime_ns}"
 
 
 def _pack_key(pack_path: Path) -> str | None:
