@@ -43,7 +43,7 @@ def compare(im_size: int, plain_epochs: int, per_class: int, weights: str, folde
     """Both rounds on the same set, from the same weights."""
     import resnet_zclass as rz
 
-    data_path = folder / f"{im_size}"
+    data_path = folder / f"{im_size}_{per_class}"
     run_command(["-m", "resnet_zclass.simulate", "--data_path", data_path, *SET, "--per_class", per_class])
     data = rz.loader.read_dataset(data_path)
     train, val = data.indices("train"), data.indices("val")
@@ -68,7 +68,7 @@ def compare(im_size: int, plain_epochs: int, per_class: int, weights: str, folde
 
             rz.rounds.fit_round(model, *sets[0], sets[1], round_, build, fit, augment=augment)
         else:
-            run_path = folder / f"run{im_size}"
+            run_path = folder / f"run{im_size}_{per_class}"
             run_path.mkdir()
             callbacks = functools.partial(rz.train.build_callbacks, run_path, model, None)
 
@@ -92,9 +92,11 @@ def compare(im_size: int, plain_epochs: int, per_class: int, weights: str, folde
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="none", help="file of ImageNet weights of ResNet50 without top")
-    parser.add_argument("--px", type=int, nargs="+", default=[64, 256], help="sides that ResNet50 sees")
-    parser.add_argument("--per_class", type=int, nargs="+", default=[200, 40], help="images of a class, for every side")
-    parser.add_argument("--plain_epochs", type=int, nargs="+", default=[30, 3], help="of plain fit, for every side")
+    parser.add_argument("--px", type=int, nargs="+", default=[64, 64, 256], help="sides that ResNet50 sees")
+    parser.add_argument(
+        "--per_class", type=int, nargs="+", default=[200, 40, 40], help="images of a class, for every side"
+    )
+    parser.add_argument("--plain_epochs", type=int, nargs="+", default=[3, 30, 3], help="of plain fit, for every side")
     arguments = parser.parse_args()
     weights = arguments.weights if arguments.weights == "none" else str(Path(arguments.weights).resolve())
     with tempfile.TemporaryDirectory() as tmp:
