@@ -2,8 +2,9 @@
 
 Ours is `fit` of `rounds.fit_round` with the batches, the augmentation and the callbacks of `train`; steps are timed
 from the begin of an epoch to the end of its last step. The loop is what one would write by hand, a compiled function of
-`train_step` over batches that lie in memory; it augments nothing. Both train the same network, epoch by epoch in turns; the first ones,
-which compile, do not count. "with validation and callbacks" is the whole epoch of `train`, checkpoint and pictures too.
+`train_step` over batches that lie in memory; it augments nothing. Both train the same network, epoch by epoch in turns;
+the first ones, which compile, do not count. "with validation and callbacks" is the whole epoch of `train`, checkpoint
+and pictures too.
 
 Reach: 0.97 of the steps/s of the loop.
 """

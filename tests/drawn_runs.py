@@ -22,6 +22,14 @@ def train_drawn_run(folder: Path) -> Path:
     return folder / "beads"
 
 
+def write_two_round_set(folder: Path) -> list:
+    """Drawn beads, 18 to train on in each of three planes, and random weights of a backbone; words for `train`."""
+    data_path, path = write_drawn_set(folder / "set", n_per_class=30), folder / "b.weights.h5"
+    models.keras.utils.set_random_seed(0)
+    models.build_classifier((16, 16, 1), 3, "ResNet8").get_layer("backbone").save_weights(path)
+    return ["--data_path", data_path, "--weights", path, "--save_logs_path", folder]
+
+
 def write_several_run(folder: Path) -> Path:
     """A run of four labels on uint8 crops of 16 x 16 px and four channels, with thresholds, its weights random."""
     data_path = write_labelled_folder(folder / "cells", side_px=16)

@@ -6,27 +6,23 @@ import time
 
 import numpy as np
 import pytest
-from drawn import write_drawn_set
+from drawn_runs import write_two_round_set
 
 import resnet_zclass as rz
 from resnet_zclass import profiling, train
-from resnet_zclass.backend import keras
 from resnet_zclass.errors import InputError
 from resnet_zclass.options import TrainOptions
 from resnet_zclass.profiling import Clock, TimedCrops
 
 WORDS = ["--model_name", "ResNet8", "--hidden", "16", "--batch_size", "8", "--seed", "1", "--epochs", "2"]
-WORDS += ["--shift_px", "1", "--no_evaluate", "--save_logs_path"]
+WORDS += ["--shift_px", "1", "--no_evaluate"]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Runs `timed` and `plain` of two rounds, trained alike but for the clock."""
     folder = tmp_path_factory.mktemp("profiled")
-    data = write_drawn_set(folder / "set", n_per_class=30)
-    keras.utils.set_random_seed(0)
-    rz.models.build_classifier((16, 16, 1), 3, "ResNet8").get_layer("backbone").save_weights(folder / "b.weights.h5")
-    words = [*WORDS, folder, "--data_path", data, "--weights", folder / "b.weights.h5"]
+    words = [*WORDS, *write_two_round_set(folder)]
     for name, more in (("timed", ["--profile", "--steps_per_execution", "7"]), ("plain", [])):
         assert train.main([*map(str, words), "--run_name", name, *more]) == 0
     return folder

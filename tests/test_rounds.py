@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pandas as pd
 import pytest
-from drawn import write_drawn_set
+from drawn_runs import write_two_round_set
 
 import resnet_zclass as rz
 from resnet_zclass import rounds, train
@@ -16,22 +16,18 @@ from resnet_zclass.options import TrainOptions
 from resnet_zclass.runs import read_run
 
 WORDS = ["--model_name", "ResNet8", "--hidden", "16", "--batch_size", "8", "--seed", "1", "--epochs", "2"]
-WORDS += ["--flip", "--shift_px", "0", "--thin", "1", "--optimizer", "adam", "--save_logs_path"]
+WORDS += ["--flip", "--shift_px", "0", "--thin", "1", "--optimizer", "adam"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Trains a run of both rounds with more words, once for the same words; returns its folder."""
     folder = tmp_path_factory.mktemp("settings")
-    data = write_drawn_set(folder / "set", n_per_class=30)
-    keras.utils.set_random_seed(0)
-    rz.models.build_classifier((16, 16, 1), 3, "ResNet8").get_layer("backbone").save_weights(folder / "b.weights.h5")
-    done = {}
+    given, done = write_two_round_set(folder), {}
 
     def get(*more):
         if more not in done:
-            words = [*WORDS, folder, "--data_path", data, "--weights", folder / "b.weights.h5"]
-            words += ["--run_name", f"run{len(done)}", *more]
+            words = [*WORDS, *given, "--run_name", f"run{len(done)}", *more]
             assert train.main([str(word) for word in words]) == 0
             done[more] = folder / f"run{len(done)}"
         return done[more]
@@ -84,7 +80,7 @@ def _score(run, model):
 def test_half_precision_goes_on_where_it_was_interrupted(trained, monkeypatch, tmp_path):
     """Three epochs at once and two with one more, of 16 bits with a scaled loss, come to the same."""
     data_path = read_run(trained()).options.data_path
-    words = [*WORDS[:-1], "--data_path", data_path, "--mixed_precision", "float16"]
+    words = [*WORDS, "--data_path", data_path, "--mixed_precision", "float16"]
     words += ["--no_evaluate", "--epochs", "3", "--save_logs_path", tmp_path, "--run_name"]
     assert train.main([*map(str, words), "whole"]) == 0
 
