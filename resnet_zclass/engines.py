@@ -4,6 +4,7 @@ Every engine is a function of raw crops, whatever runs it. The runtimes are the 
 engine `keras` needs TensorFlow, so that a prediction by another starts in a fraction of the time.
 """
 
+import functools
 import json
 import zipfile
 from collections.abc import Callable, Mapping
@@ -40,7 +41,8 @@ METADATA_FILE = f"{METADATA_KEY}.json"
 ONNX_IN_PACKAGE = "weights.onnx"
 
 BATCH = 64  # crops that a runtime is given at once; what it holds in memory grows with it
-SHARE = 16  # at most so many of them a thread computes by itself, where a runtime may be called by several
+SHARE = 32  # at most so many of them a thread computes by itself, where a runtime may be called by several
+SHARES = 4  # of each thread, between two waits for all of them
 SPIN_US = "20"  # that a thread looks out for work before it sleeps: a gap of two layers, no core lost to who has work
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}
 
@@ -73,25 +75,31 @@ def load_engine(name: str, path: str | Path, threads: int | None = None) -> Engi
         raise
     except Exception as error:
         raise InputError(f"{path} cannot be loaded as {name}: {error}") from error
-    return _in_batches(_share_out(run, threads) if name in SHARED else run, tuple(crop_shape), n_classes)
+    return _in_batches(run, threads * SHARE * SHARES if name in SHARED else BATCH, tuple(crop_shape), n_classes)
 
 
-def _in_batches(run: Engine, crop_shape: tuple[int, ...], n_classes: int) -> Engine:
+def _in_batches(run: Engine, batch: int, crop_shape: tuple[int, ...], n_classes: int) -> Engine:
     def engine(crops: np.ndarray) -> np.ndarray:
         if tuple(crops.shape[1:]) != crop_shape:
             raise InputError(f"the model takes crops of {crop_shape}. Received: {tuple(crops.shape[1:])}.")
-        starts = range(0, len(crops), BATCH)
-        parts = [run(np.ascontiguousarray(crops[start : start + BATCH], np.float32)) for start in starts]
+        starts = range(0, len(crops), batch)
+        parts = [run(np.ascontiguousarray(crops[start : start + batch], np.float32)) for start in starts]
         return np.concatenate(parts) if parts else np.empty((0, n_classes), np.float32)
 
     return engine
 
 
-def _share_out(run: Engine, threads: int) -> Engine:
-    """Lets several threads compute on parts of a batch: they wait for each other once, not after every layer."""
+def _share_out(run: Engine, load_alone: Callable[[], Engine], threads: int) -> Engine:
+    """Lets several threads compute on parts of a batch: they wait for each other once, not after every layer.
+
+    Args:
+        run: Computes with all threads.
+        load_alone: Loads what computes with the one that calls it.
+        threads: Their number.
+    """
     if threads == 1:
         return run
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="engine")
+    pool, load_alone = ThreadPoolExecutor(threads, thread_name_prefix="engine"), functools.cache(load_alone)
 
     def run_shared(crops: np.ndarray) -> np.ndarray:
         if len(crops) < 2 * threads:  # too few: the runtime's threads work on all of them together
@@ -99,7 +107,7 @@ def _share_out(run: Engine, threads: int) -> Engine:
         rounds = -(-len(crops) // (threads * SHARE))
         share = -(-len(crops) // (threads * rounds))
         starts = range(0, len(crops), share)
-        return np.concatenate(list(pool.map(run, (crops[start : start + share] for start in starts))))
+        return np.concatenate(list(pool.map(load_alone(), (crops[start : start + share] for start in starts))))
 
     return run_shared
 
@@ -111,25 +119,31 @@ def _load_keras(path: Path, threads: int) -> tuple:
     return lambda crops: run(crops).numpy(), model.input_shape[1:], model.output_shape[-1]
 
 
-def _load_onnx(source: Path | bytes, threads: int) -> tuple:
-    session = _open_onnx(source, intra_op_num_threads=threads)
-    crop, probabilities = session.get_inputs()[0], session.get_outputs()[0]
-    return lambda crops: session.run(None, {crop.name: crops})[0], crop.shape[1:], probabilities.shape[-1]
+def _load_onnx(path: Path, threads: int, read: Callable[[Path], str | bytes] = str) -> tuple:
+    def load(threads: int) -> tuple:
+        session = _open_onnx(read(path), intra_op_num_threads=threads)
+        crop, probabilities = session.get_inputs()[0], session.get_outputs()[0]
+        return lambda crops: session.run(None, {crop.name: crops})[0], crop.shape[1:], probabilities.shape[-1]
+
+    run, *shapes = load(threads)
+    return _share_out(run, lambda: load(1)[0], threads), *shapes
 
 
-def _open_onnx(source: Path | bytes, **settings: Any):
+def _open_onnx(source: str | bytes, **settings: Any):
     onnxruntime = need("onnxruntime")
     options = onnxruntime.SessionOptions()
     for key, value in ({"log_severity_level": 3} | settings).items():
         setattr(options, key, value)
     options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
-    source = source if isinstance(source, bytes) else str(source)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def _load_package(path: Path, threads: int) -> tuple:
-    with zipfile.ZipFile(path) as package:
-        return _load_onnx(package.read(ONNX_IN_PACKAGE), threads)
+    def read(path: Path) -> bytes:
+        with zipfile.ZipFile(path) as package:
+            return package.read(ONNX_IN_PACKAGE)
+
+    return _load_onnx(path, threads, read)
 
 
 def _load_openvino(path: Path, threads: int) -> tuple:
@@ -210,7 +224,7 @@ def read_metadata(name: str, path: str | Path) -> dict[str, Any]:
 
 def _read_onnx(path: Path) -> str:
     unoptimised = need("onnxruntime").GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = _open_onnx(path, graph_optimization_level=unoptimised)
+    session = _open_onnx(str(path), graph_optimization_level=unoptimised)
     return session.get_modelmeta().custom_metadata_map[METADATA_KEY]
 
 

@@ -216,12 +216,19 @@ def test_onnx_gives_the_same_bits_however_many_threads_share_a_batch(threads, pa
 
 
 def test_a_batch_is_shared_out_evenly_in_its_order_and_few_crops_are_not():
-    seen = []
-    shared = engines._share_out(lambda crops: seen.append(len(crops)) or crops, threads=3)
-    for n, sizes in ((5, [5]), (6, [2, 2, 2]), (64, [11] * 5 + [9]), (7, [1, 3, 3])):
-        seen.clear()
+    together, alone, loaded = [], [], []
+
+    def load_alone():
+        loaded.append(True)
+        return lambda crops: alone.append(len(crops)) or crops
+
+    shared = engines._share_out(lambda crops: together.append(len(crops)) or crops, load_alone, threads=3)
+    for n, sizes in ((5, [5]), (6, [2, 2, 2]), (128, [22] * 5 + [18]), (7, [1, 3, 3])):
+        together.clear(), alone.clear()
         np.testing.assert_array_equal(shared(np.arange(n)), np.arange(n))
-        assert sorted(seen) == sorted(sizes)
+        few, many = (sizes, []) if n < 6 else ([], sizes)
+        assert (together, sorted(alone)) == (few, sorted(many))
+    assert len(loaded) == 1
 
 
 def test_a_fault_in_a_share_is_raised():
@@ -231,4 +238,4 @@ def test_a_fault_in_a_share_is_raised():
         return crops
 
     with pytest.raises(InputError, match="no"):
-        engines._share_out(fail, threads=2)(np.arange(64))
+        engines._share_out(fail, lambda: fail, threads=2)(np.arange(64))
