@@ -43,7 +43,7 @@ ONNX_IN_PACKAGE = "weights.onnx"
 BATCH = 64  # crops that a runtime is given at once; what it holds in memory grows with it
 SHARE = 32  # at most so many of them a thread computes by itself, where a runtime may be called by several
 SHARES = 4  # of each thread, between two waits for all of them
-SPIN_US = "20"  # that a thread looks out for work before it sleeps: a gap of two layers, no core lost to who has work
+SPIN_US = "200"  # that a thread looks out for work before it sleeps: a gap of some layers, no core lost for long
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}
 
 
@@ -82,6 +82,8 @@ def _in_batches(run: Engine, batch: int, crop_shape: tuple[int, ...], n_classes:
     def engine(crops: np.ndarray) -> np.ndarray:
         if tuple(crops.shape[1:]) != crop_shape:
             raise InputError(f"the model takes crops of {crop_shape}. Received: {tuple(crops.shape[1:])}.")
+        if 0 < len(crops) <= batch:  # not least one, whose time counts
+            return run(np.ascontiguousarray(crops, np.float32))
         starts = range(0, len(crops), batch)
         parts = [run(np.ascontiguousarray(crops[start : start + batch], np.float32)) for start in starts]
         return np.concatenate(parts) if parts else np.empty((0, n_classes), np.float32)
