@@ -38,7 +38,7 @@ COUNTS = {"train": 150, "val": 50, "test": 100}  # of every class
 SAME_NETWORK = ["--model_name", "ResNet50", "--im_size", 64, "--scaling", "range", "--batch_size", 50]
 SAME_NETWORK += ["--flip", "--shift_px", 0, "--thin", 1, "--fine_tune_learning_rate", 1e-4, "--monitor", "val_accuracy"]
 HEAD_EPOCHS = 10  # an epoch on stored features takes about a second
-SMALL_NET = ["--schedule", "cosine", "--flip"]
+SMALL_NET = ["--schedule", "cosine", "--flip", "--jit_compile", "on"]
 
 MIN_SPEEDUP = 5
 MIN_ACCURACY = 0.97
