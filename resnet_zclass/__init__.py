@@ -78,6 +78,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "optics",
         "options",
         "opts",
+        "pace",
         "pack",
         "pixels",
         "plain_tiffs",

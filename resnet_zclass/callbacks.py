@@ -128,13 +128,16 @@ class BestCheckpoint(keras.callbacks.Callback):
         model_to_save: The classifier.
         path: `.keras` file to write.
         monitor: A name in `MONITORS`.
+        waits: Whether a better model waits in memory until `write_best` is called or the training ends: where an
+            epoch is over sooner than the file is written. Of the classifier, what is fitted alone may change then.
     """
 
-    def __init__(self, model_to_save: keras.Model, path: Path, monitor: str):
+    def __init__(self, model_to_save: keras.Model, path: Path, monitor: str, waits: bool = False):
         super().__init__()
-        self._model_to_save, self._path, self._monitor = model_to_save, path, monitor
+        self._model_to_save, self._path, self._monitor, self._waits = model_to_save, path, monitor, waits
         self._sign = 1 if MONITORS[monitor] == "min" else -1
         self._best = math.inf
+        self._waiting: tuple[list[np.ndarray], dict] | None = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Takes up what a training that was interrupted has saved."""
@@ -146,10 +149,31 @@ class BestCheckpoint(keras.callbacks.Callback):
         value = self._sign * logs[self._monitor]
         if value < self._best:
             self._best = value
-            with whole_file(self._path, lasting=True) as partial:
-                self._model_to_save.save(partial)
-                with zipfile.ZipFile(partial, "a") as archive:  # a comment is in nobody's way
-                    archive.comment = json.dumps({"epoch": epoch, self._monitor: float(logs[self._monitor])}).encode()
+            facts = {"epoch": epoch, self._monitor: float(logs[self._monitor])}
+            if self._waits:
+                self._waiting = self.model.get_weights(), facts
+            else:
+                self._write(facts)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Writes the best model if it still waits."""
+        self.write_best()
+
+    def write_best(self) -> None:
+        """Writes the best model if it still waits."""
+        if self._waiting is None:
+            return
+        now, (best, facts) = self.model.get_weights(), self._waiting
+        self.model.set_weights(best)
+        self._write(facts)
+        self.model.set_weights(now)
+        self._waiting = None
+
+    def _write(self, facts: dict) -> None:
+        with whole_file(self._path, lasting=True) as partial:
+            self._model_to_save.save(partial)
+            with zipfile.ZipFile(partial, "a") as archive:  # a comment is in nobody's way
+                archive.comment = json.dumps(facts).encode()
 
 
 def read_score(checkpoint_path: Path) -> float | None:
@@ -172,6 +196,7 @@ def build_callbacks(
     title: str = "",
     validation: ValidationScores | None = None,
     traced: tuple[int, int] | None = None,
+    waits: bool = False,
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of one round, in their order.
 
@@ -186,6 +211,7 @@ def build_callbacks(
         title: Title of the curves.
         validation: What scores the validation set, if there is one.
         traced: First and last training step of a trace for TensorBoard's profiler, if one is wanted.
+        waits: Whether the best model waits in memory, see `BestCheckpoint`.
     """
     mode = MONITORS[monitor]
     if rates is None:
@@ -196,7 +222,7 @@ def build_callbacks(
     return [
         AgreedStatistics(),
         *([validation] if validation else []),
-        BestCheckpoint(model_to_save, folder / CHECKPOINT_FILE, monitor),
+        BestCheckpoint(model_to_save, folder / CHECKPOINT_FILE, monitor, waits),
         rate,
         keras.callbacks.EarlyStopping(monitor, patience=patience, mode=mode, verbose=1),
         keras.callbacks.CSVLogger(folder / HISTORY_FILE),

@@ -2,7 +2,6 @@
 
 import importlib
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from resnet_zclass import figures
 from resnet_zclass.backend import keras
+from resnet_zclass.pace import Pace
 
 DRAWN_SHARE = 0.01  # of the time of a training that may go into its pictures
 
@@ -38,14 +38,14 @@ class LiveCurves(keras.callbacks.Callback):
         self._path, self._title, self._monitor, self._mode = path, title, monitor, mode
         self.history: dict[str, list[float]] = {}
         self._shown = None
-        self._due, self._is_drawn = 0.0, True
+        self._pace, self._is_drawn = Pace(DRAWN_SHARE), True
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Takes the epoch up, and draws if it is time."""
         for name, value in logs.items():
             self.history.setdefault(name, []).append(float(value))
         self._is_drawn = False
-        if time.monotonic() >= self._due:
+        if self._pace.is_due():
             self._draw()
 
     def on_train_end(self, logs: dict | None = None) -> None:
@@ -54,14 +54,13 @@ class LiveCurves(keras.callbacks.Callback):
             self._draw()
 
     def _draw(self) -> None:
-        begun = time.monotonic()
         best, title = self._best_epoch(), self._title
         if best is not None:
             title += f"   best {self._monitor}: {self.history[self._monitor][best]:.4g} at epoch {best + 1}"
-        figures.draw_curves(self.history, self._path, title.strip(), self._score(), best)
-        self._show()
-        ended = time.monotonic()
-        self._due, self._is_drawn = ended + (ended - begun) / DRAWN_SHARE, True
+        with self._pace.work():
+            figures.draw_curves(self.history, self._path, title.strip(), self._score(), best)
+            self._show()
+        self._is_drawn = True
 
     def _best_epoch(self) -> int | None:
         values = np.array(self.history.get(self._monitor, []), float)

@@ -255,8 +255,8 @@ class TrainOptions:
     """Compute the backbone in 16 bits while training, with weights of 32 bits: faster on GPUs and on CPUs that have the
     instructions. bfloat16 where there is a choice. The finished model.keras computes in 32 bits."""
     jit_compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the training step with XLA. auto: on one GPU; CPUs and several devices are faster or only right without
-    it."""
+    """Compile the training step with XLA, on one device. auto: on a GPU, and where round 1 trains on stored features;
+    other steps begin later on CPUs for it, and are faster for some networks."""
     steps_per_execution: int = 1
     """Training steps between two looks at what has to be done besides, on one device; cut down to what divides the
     steps of an epoch. More than 1 helps small networks on GPUs."""

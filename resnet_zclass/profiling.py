@@ -106,9 +106,10 @@ class TimedCrops:
 
 
 def time_callbacks(callbacks: Sequence[keras.callbacks.Callback], clock: Clock) -> None:
-    """Lets what callbacks do at the end of an epoch count to parts of their names."""
+    """Lets what callbacks do at the end of an epoch and of the training count to parts of their names."""
     for callback in callbacks:
-        callback.on_epoch_end = clock.wrap(type(callback).__name__, callback.on_epoch_end)
+        for event in ("on_epoch_end", "on_train_end"):
+            setattr(callback, event, clock.wrap(type(callback).__name__, getattr(callback, event)))
 
 
 def time_steps(model: keras.Model, clock: Clock) -> None:

@@ -21,6 +21,8 @@ from resnet_zclass.runs import ROUND_FOLDERS
 from resnet_zclass.schedules import plan_rates
 from resnet_zclass.views import Views
 
+HEAD_VAL_BATCH, HEAD_STEPS_AT_ONCE = 1024, 64  # features per validation step; training steps between two looks
+
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -114,7 +116,11 @@ def fit_head(
     with clock.time("features") if clock else contextlib.nullcontext():
         stored = features.store_features(extractor, crops, views, fit["seed"], folder)
         val_stored = (features.extract_features(extractor, val_set[0]), val_set[1]) if val_set else None
-    how |= {"augment": stored.pick, "clock": clock}
+    how |= {"augment": stored.pick, "clock": clock, "val_batch_size": max(HEAD_VAL_BATCH, fit["batch_size"])}
+    # Two dense layers are done in milliseconds: what comes between the steps weighs, and XLA compiles them in no time.
+    fit = fit | {"steps_per_execution": max(HEAD_STEPS_AT_ONCE, fit["steps_per_execution"])}
+    if fit["jit_compile"] == "auto" and distribute.count_replicas() == 1:
+        how["jit_compile"] = "auto"
     fit_round(model.get_layer("head"), stored, targets, val_stored, round_, build_callbacks, fit, **how)
 
 
@@ -132,6 +138,8 @@ def fit_round(
     weigh: Callable | None = None,
     first_epoch: int = 0,
     clock: profiling.Clock | None = None,
+    val_batch_size: int | None = None,
+    jit_compile: bool | str | None = None,
 ) -> None:
     """Compiles and fits one round.
 
@@ -151,6 +159,8 @@ def fit_round(
         weigh: Gives the weight of each image in the loss from its targets.
         first_epoch: Epoch to begin with, above 0 where an interrupted round goes on.
         clock: What times the parts of the round, if anything does.
+        val_batch_size: Validation inputs per step; default as in training.
+        jit_compile: As Keras takes it, where `"auto"` compiles what can be; default as `is_compiled` says.
     """
     loss = build_loss(fit["loss"], several, fit["focal_gamma"])
     # A shell around the same layers is compiled, so that the model itself is saved without loss and optimizer.
@@ -164,7 +174,7 @@ def fit_round(
         optimizer=optimizer,
         loss=loss,
         metrics=[f1] if several else ["accuracy"],
-        jit_compile=is_compiled(fit["jit_compile"]),
+        jit_compile=is_compiled(fit["jit_compile"]) if jit_compile is None else jit_compile,
         steps_per_execution=divide_steps(steps, fit["steps_per_execution"]) if clock is None else 1,
     )
     if clock:
@@ -177,7 +187,7 @@ def fit_round(
     settings = (inputs, targets, fit["batch_size"], fit["seed"], augment, mix, weigh)
     validation = None
     if val_set:
-        validation = ValidationScores(*val_set, loss, several, fit["batch_size"])
+        validation = ValidationScores(*val_set, loss, several, val_batch_size or fit["batch_size"])
     callbacks = build_callbacks(
         monitor=fit["monitor"],
         patience=fit["patience"],
@@ -218,7 +228,7 @@ def describe_settings(fit: dict[str, Any]) -> str:
 
 
 def is_compiled(jit_compile: str) -> bool:
-    """Whether XLA compiles the training step: with `"auto"` on a single GPU, on CPUs its convolutions are slower."""
+    """Whether XLA compiles the training step: with `"auto"` on a single GPU; on CPUs it pays for some networks only."""
     if distribute.count_replicas() > 1:
         return False
     return jit_compile == "on" or (jit_compile == "auto" and has_gpu())

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     import keras
 
 DEMO_PATH = TrainOptions().data_path
+KEPT_SHARE = 0.1  # of the time of a round with fast epochs that goes into files to go on from
 
 # Which options go where.
 ROUND_OPTIONS = ("weights", "freeze", "epochs", "head_epochs", "learning_rate", "fine_tune_learning_rate")
@@ -297,12 +298,13 @@ def train_round(
     rz.models.apply_freeze(model, round_.freeze)
     clock = rz.profiling.Clock() if fit["profile"] else None
     traced = rz.profiling.TRACED_STEPS if fit["profile"] else None
-    callbacks = functools.partial(build_callbacks, folder, model, found, title=title, traced=traced)
+    stores = round_.freeze == "head_only" and views is not None
+    callbacks = functools.partial(build_callbacks, folder, model, found, stores, title=title, traced=traced)
     how = {"several": several, "weigh": weigh, "first_epoch": found[1]["epoch"] if found else 0, "clock": clock}
     try:
         if round_.freeze == "head_only" and found:
             check_backbone(model, folder)
-        if round_.freeze == "head_only" and views:
+        if stores:
             rz.rounds.fit_head(model, *train_set, val_set, round_, callbacks, fit, views, folder, **how)
         else:
             rz.rounds.fit_round(model, *train_set, val_set, round_, callbacks, fit, augment=augment, mix=mix, **how)
@@ -318,11 +320,15 @@ def train_round(
 
 
 def build_callbacks(
-    folder: Path, model: "keras.Model", found: tuple | None, **watched: Any
+    folder: Path, model: "keras.Model", found: tuple | None, is_fast: bool = False, **watched: Any
 ) -> "list[keras.callbacks.Callback]":
-    """The callbacks of a round; the last one keeps its state and goes on from what was `found`."""
-    callbacks = rz.callbacks.build_callbacks(folder, model, **watched)
-    return [*callbacks, rz.training_state.KeepState(folder, callbacks, found)]
+    """The callbacks of a round; the last one keeps its state and goes on from what was `found`.
+
+    Of a round whose epochs are fast (`is_fast`), on one device, model and state are written in a share of the time.
+    """
+    pace = rz.pace.Pace(KEPT_SHARE) if is_fast and rz.distribute.count_replicas() == 1 else None
+    callbacks = rz.callbacks.build_callbacks(folder, model, waits=pace is not None, **watched)
+    return [*callbacks, rz.training_state.KeepState(folder, callbacks, found, pace)]
 
 
 def load_best(folder: Path, seed: int) -> "keras.Model":

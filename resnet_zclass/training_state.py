@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from resnet_zclass.backend import keras
-from resnet_zclass.callbacks import CHECKPOINT_FILE, read_score
+from resnet_zclass.callbacks import CHECKPOINT_FILE, BestCheckpoint, read_score
 from resnet_zclass.distribute import is_chief
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_file
 from resnet_zclass.live import LiveCurves
+from resnet_zclass.pace import Pace
 from resnet_zclass.rebuild import digest_weights
 
 FORMAT = 1
@@ -164,6 +165,9 @@ def remove_states(folder: Path, keep: Sequence[str] = ()) -> None:
 class KeepState(keras.callbacks.Callback):
     """Writes the state of a round at the end of every epoch, and goes on from one that was found.
 
+    With a pace, epochs that are over soon are passed by; what is lost with them when the training is interrupted is
+    trained again. The best model is written before a state, so that no state knows of a better one than there is.
+
     Of several workers, the chief alone writes.
 
     It has to be the last callback, to see what the others remember of the epoch, and to come after their
@@ -173,6 +177,7 @@ class KeepState(keras.callbacks.Callback):
         folder: Folder of the round.
         others: The other callbacks of the round.
         found: What `find_state` found.
+        pace: When a state is due; default after every epoch.
     """
 
     def __init__(
@@ -180,9 +185,11 @@ class KeepState(keras.callbacks.Callback):
         folder: Path,
         others: Sequence[keras.callbacks.Callback],
         found: tuple[Arrays, Metadata] | None = None,
+        pace: Pace | None = None,
     ):
         super().__init__()
         self._folder, self._others, self._found = folder, others, found
+        self._pace, self._passed_by = pace, 0
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Goes on from the state that was found."""
@@ -192,12 +199,31 @@ class KeepState(keras.callbacks.Callback):
         self._found = None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Writes the state."""
+        """Writes the state if it is due."""
+        if self._pace is None:
+            self._write(epoch + 1)
+        elif self._pace.is_due():
+            with self._pace.work():
+                self._write(epoch + 1)
+            self._passed_by = 0
+        else:
+            self._passed_by = epoch + 1
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Writes the state of the last epoch if it was passed by."""
+        if self._passed_by:
+            self._write(self._passed_by)
+
+    def _write(self, n_epochs: int) -> None:
         if not is_chief():
             return
-        names = [f"state_{done:06d}.npz" for done in range(epoch + 1, epoch + 1 - KEPT, -1)]
-        write_state(self._folder / names[0], *capture(self.model, self._others, epoch + 1))
-        remove_states(self._folder, keep=names)
+        for callback in self._others:
+            if isinstance(callback, BestCheckpoint):
+                callback.write_best()
+        path = self._folder / f"state_{n_epochs:06d}.npz"
+        write_state(path, *capture(self.model, self._others, n_epochs))
+        known = [other.name for other in list_states(self._folder) if other.name <= path.name]
+        remove_states(self._folder, keep=known[:KEPT])
 
 
 def _name_variables(fitted: keras.Model) -> dict[str, keras.Variable]:

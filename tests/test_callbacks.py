@@ -12,6 +12,7 @@ from resnet_zclass.callbacks import (
     ValidationScores,
     build_callbacks,
     check_monitor,
+    read_score,
 )
 from resnet_zclass.errors import InputError
 from resnet_zclass.schedules import plan_rates
@@ -216,3 +217,44 @@ def test_a_model_that_gives_no_numbers_is_never_the_best():
     logs = {}
     scores.on_epoch_end(0, logs)
     assert np.isnan([logs["val_loss"], logs["val_accuracy"], logs["val_macro_f1"]]).all()
+
+
+class Steps(keras.callbacks.Callback):
+    """Sets the only weight to a value of its own in every epoch, and says how good that is."""
+
+    def __init__(self, values):
+        super().__init__()
+        self._values = values
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.set_weights([np.full((1, 1), self._values[epoch], "float32")])
+        logs["val_loss"] = abs(self._values[epoch] - 3)
+
+
+def fit_steps(values, *callbacks):
+    crop = keras.Input((1,))
+    model = keras.Model(crop, keras.layers.Dense(1, use_bias=False)(crop))
+    model.compile("sgd", "mse", jit_compile=False)
+    return model, [Steps(values), *(callback(model) for callback in callbacks)]
+
+
+def test_a_best_model_that_waits_is_written_when_asked_and_at_the_end(tmp_path):
+    path, seen = tmp_path / "best.keras", []
+
+    class Ask(keras.callbacks.Callback):
+        def __init__(self, best):
+            super().__init__()
+            self._best = best
+
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 2:
+                self._best.write_best()
+                self._best.write_best()
+            seen.append((read_score(path), float(self.model.get_weights()[0][0, 0])))
+
+    model, callbacks = fit_steps([1, 2, 5, 2.5, 9], lambda model: BestCheckpoint(model, path, "val_loss", waits=True))
+    model.fit(np.ones((1, 1)), np.ones((1, 1)), epochs=5, verbose=0, callbacks=[*callbacks, Ask(callbacks[-1])])
+    assert seen == [(None, 1), (None, 2), (1.0, 5), (1.0, 2.5), (1.0, 9)]  # what is fitted goes on from where it was
+    assert read_score(path) == 0.5
+    assert keras.models.load_model(path, compile=False).get_weights()[0][0, 0] == 2.5
+    assert model.get_weights()[0][0, 0] == 9

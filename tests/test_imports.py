@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "resnet_zclass"
 
 ROWS = (
-    ("quiet", "cores"),
+    ("quiet", "cores", "pace"),
     ("errors", "options", "backend", "metrics", "pixels", "progress", "resize", "focus", "blobs",
      "plain_tiffs", "decimals"),
     ("tiffs", "chunks"),

@@ -68,7 +68,7 @@ def test_live_curves_change_with_the_epochs(hasty, tmp_path):
 
 def test_pictures_take_a_hundredth_of_the_time_and_the_last_one_shows_all(drawn, monkeypatch, tmp_path):
     now = [100.0]
-    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("resnet_zclass.pace.time.monotonic", lambda: now[0])
     monkeypatch.setattr(LiveCurves, "_show", lambda self: now.__setitem__(0, now[0] + 0.5))  # a picture takes that
     callback = LiveCurves(tmp_path / "live.png")
     for epoch in range(200):
