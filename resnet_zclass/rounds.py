@@ -119,8 +119,8 @@ def fit_head(
     how |= {"augment": stored.pick, "clock": clock, "val_batch_size": max(HEAD_VAL_BATCH, fit["batch_size"])}
     # Two dense layers are done in milliseconds: what comes between the steps weighs, and XLA compiles them in no time.
     fit = fit | {"steps_per_execution": max(HEAD_STEPS_AT_ONCE, fit["steps_per_execution"])}
-    if fit["jit_compile"] == "auto" and distribute.count_replicas() == 1:
-        how["jit_compile"] = "auto"
+    if fit["jit_compile"] == "auto" and distribute.count_replicas() == 1 and not fit["deterministic"]:
+        fit = fit | {"jit_compile": "on"}
     fit_round(model.get_layer("head"), stored, targets, val_stored, round_, build_callbacks, fit, **how)
 
 
@@ -139,7 +139,6 @@ def fit_round(
     first_epoch: int = 0,
     clock: profiling.Clock | None = None,
     val_batch_size: int | None = None,
-    jit_compile: bool | str | None = None,
 ) -> None:
     """Compiles and fits one round.
 
@@ -151,8 +150,8 @@ def fit_round(
         round_: What to do.
         build_callbacks: Called with `monitor, patience, rates, floor, validation`.
         fit: `batch_size, sync_batch_norm, optimizer, loss, focal_gamma, patience, monitor, seed, mixed_precision,
-            jit_compile, steps_per_execution, profile` of every round, and the `schedule` of its learning rate with
-            `lr_decay, cycle_epochs, min_learning_rate, warmup_epochs`.
+            deterministic, jit_compile, steps_per_execution, profile` of every round, and the `schedule` of its learning
+            rate with `lr_decay, cycle_epochs, min_learning_rate, warmup_epochs`.
         several: Whether images have several labels.
         augment: Applied to every training batch, if given.
         mix: Applied to batch and targets then.
@@ -160,7 +159,6 @@ def fit_round(
         first_epoch: Epoch to begin with, above 0 where an interrupted round goes on.
         clock: What times the parts of the round, if anything does.
         val_batch_size: Validation inputs per step; default as in training.
-        jit_compile: As Keras takes it, where `"auto"` compiles what can be; default as `is_compiled` says.
     """
     loss = build_loss(fit["loss"], several, fit["focal_gamma"])
     # A shell around the same layers is compiled, so that the model itself is saved without loss and optimizer.
@@ -174,7 +172,7 @@ def fit_round(
         optimizer=optimizer,
         loss=loss,
         metrics=[f1] if several else ["accuracy"],
-        jit_compile=is_compiled(fit["jit_compile"]) if jit_compile is None else jit_compile,
+        jit_compile=is_compiled(fit["jit_compile"]),
         steps_per_execution=divide_steps(steps, fit["steps_per_execution"]) if clock is None else 1,
     )
     if clock:

@@ -56,7 +56,7 @@ MODEL_OPTIONS = (
 FIT_OPTIONS = (
     "batch_size", "optimizer", "loss", "focal_gamma", "schedule", "lr_decay", "cycle_epochs", "min_learning_rate",
     "warmup_epochs", "patience", "monitor", "seed", "sync_batch_norm", "mixed_precision",
-    "jit_compile", "steps_per_execution", "profile"
+    "deterministic", "jit_compile", "steps_per_execution", "profile"
 )  # fmt: skip
 DEVICE_OPTIONS = ("multiGPU", "gpus", "join_timeout_s")
 
@@ -90,7 +90,7 @@ def main(options: TrainOptions) -> None:
         balance=pick(options, "oversample", "oversample_to", "class_weights"),
         fit=pick(options, *FIT_OPTIONS),
         record=dataclasses.replace(options, run_name=run_path.name, overwrite=False, resume=False),
-        **pick(options, "head_epochs", "soft_labels", "thresholds", "feature_views", "deterministic", "preview"),
+        **pick(options, "head_epochs", "soft_labels", "thresholds", "feature_views", "preview"),
     )
     facts = list_facts(options, data)
     with take_part(cluster, run_path, begun, facts, **pick(options, *DEVICE_OPTIONS)) as (folder, resume):
@@ -175,7 +175,6 @@ def train_run(
     soft_labels: float = 0.0,
     thresholds: str | None = None,
     feature_views: int = 4,
-    deterministic: bool = False,
     preview: bool = False,
     is_fold: bool = False,
     resume: bool = False,
@@ -198,7 +197,6 @@ def train_run(
         thresholds: `"fit"` or `"half"` with several labels per image.
         feature_views: Augmented views whose features are stored while the backbone is frozen, where there is no end of
             views; 0: features are computed anew.
-        deterministic: Whether only deterministic operations are used.
         preview: Whether to stop before training, when the pictures of what would be trained are drawn.
         is_fold: Whether this is a fold of a cross-validation, which makes the folder of all folds with the first.
         resume: Whether to go on with the run if it was begun.
@@ -216,7 +214,7 @@ def train_run(
     rz.rounds.check_devices(fit)
     print(rz.rounds.describe_settings(fit))
     rz.backend.keras.utils.set_random_seed(fit["seed"])
-    if deterministic:
+    if fit["deterministic"]:
         rz.backend.tf.config.experimental.enable_op_determinism()
     made = prepare(data, rounds, build, strengths, balance, weights, head_epochs, feature_views, fit["seed"], record)
     rates = [(round_.folder, rz.rounds.list_rates(round_, fit)) for round_ in made.rounds]

@@ -1,5 +1,6 @@
 """A training that was killed goes on to the same end, whatever the moment."""
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from resnet_zclass.batches import training_batches
 from resnet_zclass.callbacks import CHECKPOINT_FILE, CURVES_FILE, HISTORY_FILE, BestCheckpoint, build_callbacks
 from resnet_zclass.errors import InputError
 from resnet_zclass.schedules import plan_rates
-from resnet_zclass.training_state import KeepState, find_state, list_states, read_state, write_state
+from resnet_zclass.training_state import KeepState, count_epochs, find_state, list_states, read_state, write_state
 
 EPOCHS = 14
 SIDE = 4
@@ -44,7 +45,7 @@ def tiny_model(units=6):
     return keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(hidden))
 
 
-def fit_tiny(folder, resume=False, model=None, rate=0.05, rates=None, optimizer="rmsprop", **options):
+def fit_tiny(folder, resume=False, model=None, rate=0.05, rates=None, optimizer="rmsprop", pace=None, **options):
     """Fits a round as `rounds.fit_round` does; returns the final weights and those of the optimizer."""
     folder.mkdir(exist_ok=True)
     model = model or tiny_model()
@@ -55,8 +56,8 @@ def fit_tiny(folder, resume=False, model=None, rate=0.05, rates=None, optimizer=
     batches, steps = training_batches(inputs, targets, 8, seed=0, first_epoch=first), 5
     fitted = keras.Model(model.inputs, model.outputs)
     fitted.compile(rz.rounds.build_optimizer(optimizer, rate), "categorical_crossentropy", jit_compile=False)
-    callbacks = build_callbacks(folder, model, "loss", rates=rates, **options)
-    keep = KeepState(folder, callbacks, found)
+    callbacks = build_callbacks(folder, model, "loss", rates=rates, waits=pace is not None, **options)
+    keep = KeepState(folder, callbacks, found, pace)
     fitted.fit(
         batches,
         steps_per_epoch=steps,
@@ -119,6 +120,39 @@ def test_an_interrupted_round_ends_as_if_it_had_not_been(epoch, moment, whole, t
     assert_equal(fit_tiny(tmp_path / "r", resume=True, **NOISY), weights)
     assert (tmp_path / "r" / HISTORY_FILE).read_bytes() == (folder / HISTORY_FILE).read_bytes()
     assert (tmp_path / "r" / CURVES_FILE).read_bytes() == (folder / CURVES_FILE).read_bytes()
+    best, same = (keras.saving.load_model(path / CHECKPOINT_FILE).get_weights() for path in (folder, tmp_path / "r"))
+    assert_equal(best, same)
+
+
+class EveryFourth:
+    """A pace at which a state is due after the epochs 1, 5, 9, ..."""
+
+    def __init__(self):
+        self._asked = 0
+
+    def is_due(self):
+        self._asked += 1
+        return self._asked % 4 == 1
+
+    def work(self):
+        return contextlib.nullcontext()
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("epoch", [0, 5, 8, 9])
+def test_a_round_whose_states_are_rare_ends_as_if_it_had_not_been_interrupted(
+    epoch, moment, whole, tmp_path, monkeypatch
+):
+    folder, weights = whole["noisy"]
+    stop_at(monkeypatch, *MOMENTS[moment], epoch)
+    with pytest.raises(KeyboardInterrupt):
+        fit_tiny(tmp_path / "r", pace=EveryFourth(), **NOISY)
+    monkeypatch.undo()
+    done = 1 + (epoch - 1) // 4 * 4 if epoch else 0
+    assert count_epochs(tmp_path / "r") == done
+    assert_equal(fit_tiny(tmp_path / "r", resume=True, pace=EveryFourth(), **NOISY), weights)
+    assert count_epochs(tmp_path / "r") == len(pd.read_csv(folder / HISTORY_FILE))  # the last one is written whenever
+    assert (tmp_path / "r" / HISTORY_FILE).read_bytes() == (folder / HISTORY_FILE).read_bytes()
     best, same = (keras.saving.load_model(path / CHECKPOINT_FILE).get_weights() for path in (folder, tmp_path / "r"))
     assert_equal(best, same)
 
