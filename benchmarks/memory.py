@@ -221,7 +221,7 @@ def count_bytes() -> list[dict]:
         "targets (one-hot float32)": rz.metrics.one_hot(labels, N_CLASSES),
         "order of an epoch": np.random.default_rng(0).permutation(N_BYTES),
         "indices of a Subset": numbers,
-        "features of ResNet50, each view": np.broadcast_to(np.float16(0), (N_BYTES, 2048)),
+        "features of ResNet50, each view": np.broadcast_to(np.float32(0), (N_BYTES, 2048)),
         "digests as read (U16)": np.char.zfill(numbers.astype("S16"), 16).astype(str),
     }
     return [{"part": name, "crops": N_BYTES, "own GB": size(value) / 1e9} for name, value in kept.items()]

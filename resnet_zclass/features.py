@@ -16,7 +16,6 @@ from resnet_zclass.pack import MAX_IN_MEMORY_BYTES, Subset
 from resnet_zclass.progress import track
 from resnet_zclass.views import Views
 
-LARGEST_HALF = 65504.0  # number of 16 bits
 MAX_CHUNK, CHUNK_BYTES = 2048, 2**26  # crops that are gone through view by view, and their size
 OPENVINO_BATCH = 32  # larger ones leave the cache of a core
 # Pixels that the backbone sees, of all images together, from which on it is converted: that takes ten seconds or so.
@@ -50,7 +49,7 @@ class StoredFeatures:
 
     Attributes:
         shape: `(N, F)`.
-        dtype: float32, that of batches; the features are kept in half the bits.
+        dtype: float32. In half the bits a training would be another after some epochs.
     """
 
     dtype = np.dtype("float32")
@@ -67,7 +66,7 @@ class StoredFeatures:
 
     def pick(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Features `(n, F)` of a view of each crop; of all views the one that augmentation would make with `rng`."""
-        return self.values[rows, self._views.draw(rng, rows.shape)].astype(np.float32)
+        return self.values[rows, self._views.draw(rng, rows.shape)]
 
 
 def build_extractor(model: keras.Model, n_images: int, batch_size: int) -> Extractor:
@@ -90,7 +89,7 @@ def build_extractor(model: keras.Model, n_images: int, batch_size: int) -> Extra
 def store_features(
     extractor: Extractor, crops: Subset, views: Views, seed: int, folder: Path | None = None
 ) -> StoredFeatures:
-    """Computes and keeps the features of all views of crops, in 16 bits each where they can be held.
+    """Computes and keeps the features of all views of crops.
 
     Args:
         extractor: What computes them.
@@ -101,17 +100,12 @@ def store_features(
             a name that is gone with the process.
     """
     own, rows = (crops, np.arange(len(crops))) if views.drawn else crops.distinct()
-    values = _allocate((len(own), len(views), extractor.n_features), np.float16, folder)
+    values = _allocate((len(own), len(views), extractor.n_features), folder)
     parts = _chunks(own)
     for part, (first, end) in enumerate(track(parts, "features")):
         some = own[np.arange(first, end)]
         for view, make in enumerate(views.make):
-            found = extractor.run(make(some, np.random.default_rng([seed, view, part])))
-            if values.dtype == np.float16 and np.abs(found).max() > LARGEST_HALF:
-                values, narrow = _allocate(values.shape, np.float32, folder), values
-                values[:first] = narrow[:first]
-                values[first:end, :view] = narrow[first:end, :view]
-            values[first:end, view] = found
+            values[first:end, view] = extractor.run(make(some, np.random.default_rng([seed, view, part])))
     return StoredFeatures(values, rows, views)
 
 
@@ -126,8 +120,8 @@ def _chunks(crops: Subset) -> list[tuple[int, int]]:
     return [share(len(crops), part, parts) for part in range(parts)]
 
 
-def _allocate(shape: tuple[int, ...], dtype: type, folder: Path | None) -> np.ndarray:
-    if np.prod(shape, dtype=np.int64) * np.dtype(dtype).itemsize <= MAX_IN_MEMORY_BYTES:
-        return np.zeros(shape, dtype)
+def _allocate(shape: tuple[int, ...], folder: Path | None) -> np.ndarray:
+    if np.prod(shape, dtype=np.int64) * StoredFeatures.dtype.itemsize <= MAX_IN_MEMORY_BYTES:
+        return np.zeros(shape, StoredFeatures.dtype)
     with tempfile.TemporaryFile(dir=folder) as file:  # the map keeps it open
-        return np.memmap(file, dtype, "w+", shape=shape)
+        return np.memmap(file, StoredFeatures.dtype, "w+", shape=shape)

@@ -62,7 +62,7 @@ def test_training_on_stored_views_is_training_through_the_frozen_backbone():
             rz.rounds.fit_round(model, *sets[0], sets[1], round_, callbacks, fit, augment=augment)
         curves.append(losses.seen)
     assert len(curves[0]) == 3
-    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-3)
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
 
 
 def test_a_view_is_picked_for_every_crop():
@@ -72,7 +72,7 @@ def test_a_view_is_picked_for_every_crop():
     rows = stored[np.array([0, 1, 2, 0])]
     picked = stored.pick(rows, np.random.default_rng(3))
     seen = build_augment(**STRENGTHS)(CROPS[[4, 2, 4, 4]], np.random.default_rng(3))
-    np.testing.assert_allclose(picked, mean_and_spread(seen), rtol=1e-3)
+    np.testing.assert_allclose(picked, mean_and_spread(seen), rtol=1e-6)
     assert picked.dtype == np.float32
 
 
@@ -87,17 +87,6 @@ def test_drawn_views_differ_also_between_the_times_that_a_crop_comes():
     np.testing.assert_array_equal(stored.values, again.values)
     other = store_features(SIMPLE, Subset(crops, np.zeros(4, int)), views, seed=1)
     assert not np.array_equal(stored.values, other.values)
-
-
-def test_features_beyond_16_bits_are_kept_in_32(monkeypatch):
-    monkeypatch.setattr(features, "CHUNK_BYTES", 1)  # so that the first chunk is kept in 16 bits
-    crops = np.tile(np.arange(70, dtype="float32").reshape(-1, 1, 1, 1), (1, 2, 2, 1))
-    large = Extractor("large", lambda crops: np.where(crops[:, 0, 0] > 60, 1e5, crops[:, 0, 0] + 0.5), 1)
-    views = list_views({"flip": 1}, build_augment(flip=True), (2, 2, 1), 4)
-    stored = store_features(large, Subset(crops, np.arange(70)), views, seed=0)
-    assert stored.values.dtype == np.float32
-    expected = np.repeat(np.where(np.arange(70) > 60, 1e5, np.arange(70) + 0.5)[:, None], 4, axis=1)
-    np.testing.assert_array_equal(stored.values[:, :, 0], expected)
 
 
 def test_large_features_lie_on_the_disk_and_leave_nothing(monkeypatch, tmp_path):
@@ -126,7 +115,7 @@ def test_features_are_those_of_the_backbone_whatever_computes_them(monkeypatch, 
 
 
 def test_a_batch_of_stored_features_has_one_view_a_crop():
-    values = np.arange(12, dtype="float16").reshape(2, 2, 3)
+    values = np.arange(12, dtype="float32").reshape(2, 2, 3)
     views = list_views({"flip": 1}, build_augment(flip=True), (4, 4, 1), 4)
     stored = StoredFeatures(np.repeat(values, 2, axis=1), np.array([1, 0]), views)
     data = rz.batches.training_batches(stored, np.eye(2, dtype="float32"), 2, 0, stored.pick)
