@@ -21,7 +21,7 @@ GPU_PEERS = Path(__file__).with_name("gpu_peers.json")
 
 
 def project_epoch(part: dict[str, dict], scale: float) -> float:
-    """Seconds of an epoch of a full run: steps and validation in proportion to the crops, other callbacks as they are."""
+    """Seconds of an epoch of a full run: steps and validation as there are crops, other callbacks as they are."""
     step_s = part["compute"]["seconds"] / part["compute"]["calls"]
     others_s = sum(part[name]["seconds"] for name in ("BestCheckpoint", "KeepState", "TensorBoard", "CSVLogger"))
     return step_s * PLANES * TRAIN / BATCH_SIZE + part["ValidationScores"]["seconds"] * scale + others_s
