@@ -39,7 +39,7 @@ def list_rates() -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", default="none", help="file of ImageNet weights of ResNet50 without top")
+    parser.add_argument("--weights", required=True, help="file of ImageNet weights of ResNet50 without top")
     parser.add_argument("--per_class", type=int, default=TRAIN, help="training crops of a class; a third to validate")
     arguments = parser.parse_args()
     n_train, n_val = arguments.per_class, max(1, arguments.per_class // 3)
@@ -49,8 +49,6 @@ def main() -> None:
         share = n_train / (n_train + n_val)
         run_command(["-m", "resnet_zclass.simulate", *words, "--fractions", share, 1 - share, 0])
         words = ["--opts", "bead", "--data_path", data_path, "--save_logs_path", tmp, "--run_name", "run"]
-        if arguments.weights == "none":
-            raise SystemExit("--weights FILE is missing: without weights there is no round 1.")
         words += ["--weights", Path(arguments.weights).resolve(), "--epochs", 1, "--no_evaluate", "--profile"]
         cost = run_command(["-m", "resnet_zclass.train", *words])
         parts = [

@@ -59,14 +59,14 @@ def has_gpu() -> bool:
 def describe_devices() -> str:
     """What TensorFlow computes with: GPUs by name, or the CPU's threads and whether oneDNN's kernels are in use.
 
-    `TF_ENABLE_ONEDNN_OPTS=0` in the environment switches them off, `OMP_NUM_THREADS` and TensorFlow's own setting the
-    number of threads.
+    `TF_ENABLE_ONEDNN_OPTS=0` in the environment switches oneDNN off, `TF_NUM_INTRAOP_THREADS` sets the threads.
     """
     gpus = tf.config.get_visible_devices("GPU")
     if gpus:
         names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
         return f"{len(gpus)} GPU ({', '.join(sorted(set(names)))})"
-    threads = tf.config.threading.get_intra_op_parallelism_threads() or count_cores()
+    said = int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)  # which TensorFlow obeys and does not tell
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or said or count_cores()
     default = "1" if platform.machine() in ("x86_64", "AMD64") else "0"
     one_dnn = "on" if os.environ.get("TF_ENABLE_ONEDNN_OPTS", default) != "0" else "off"
     return f"CPU, {threads} thread{'s' if threads > 1 else ''}, oneDNN {one_dnn}"

@@ -29,6 +29,7 @@ def notebook(monkeypatch):
     """A process that looks like a notebook's kernel; its attribute `calls` is what was shown."""
     ipython, display = types.ModuleType("IPython"), FakeDisplay()
     ipython.display = display
+    ipython.version_info = (9, 0)  # at which matplotlib looks when it is first used
     ipython.get_ipython = lambda: types.SimpleNamespace(kernel=object())
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", display)

@@ -134,6 +134,12 @@ def test_the_log_says_what_is_computed_with(monkeypatch):
     )
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
     assert "oneDNN on" in describe_devices()
+    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 0)
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+    assert describe_devices().startswith("CPU, 1 thread, ")
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS")
+    monkeypatch.setattr("resnet_zclass.backend.count_cores", lambda: 5)
+    assert describe_devices().startswith("CPU, 5 threads, ")
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: list(pair))
     monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": "NVIDIA H100"})
     assert describe_devices() == "2 GPU (NVIDIA H100)"
