@@ -70,7 +70,7 @@ def compare(im_size: int, plain_epochs: int, per_class: int, weights: str, folde
         else:
             run_path = folder / f"run{im_size}_{per_class}"
             run_path.mkdir()
-            callbacks = functools.partial(rz.train.build_callbacks, run_path, model, None)
+            callbacks = functools.partial(rz.train.build_callbacks, run_path, model, None, is_fast=True)
 
             def build(callbacks=callbacks, curve=curve, **watched):
                 return [*callbacks(**watched), curve.callback]
