@@ -67,6 +67,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "job_folder",
         "keras_h5",
         "labels",
+        "limit",
         "live",
         "loader",
         "losses",

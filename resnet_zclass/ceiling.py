@@ -169,8 +169,8 @@ def fisher_information(
     >>> bool(0.01 < np.sqrt(np.linalg.inv(fisher)[0, 0, 0]) < 0.05)  # y of a bright bead, in pixels
     True
     """
-    model, jacobian = _linearise(spectra, plane, theta, crop_px)
-    return _fisher(jacobian, model + variance)
+    model, jacobian = linearise(spectra, plane, theta, crop_px)
+    return fisher_matrix(jacobian, model + variance)
 
 
 def scan_positions(spectra: Spectra, photons: np.ndarray, search_px: float) -> np.ndarray:
@@ -265,21 +265,40 @@ def _evaluate(
     spectra: Spectra, photons: np.ndarray, plane: np.ndarray, theta: np.ndarray, variance: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log-likelihood `(M,)`, its gradient `(M, 4)` and the Fisher information `(M, 4, 4)` at `theta`."""
-    model, jacobian = _linearise(spectra, plane, theta, photons.shape[-1])
+    model, jacobian = linearise(spectra, plane, theta, photons.shape[-1])
     surprise = np.maximum(photons + variance, 0) / (model + variance) - 1
     gradient = np.einsum("mkhw,mhw->mk", jacobian, surprise)
-    return log_likelihood(photons, model, variance), gradient, _fisher(jacobian, model + variance)
+    return log_likelihood(photons, model, variance), gradient, fisher_matrix(jacobian, model + variance)
 
 
-def _linearise(spectra: Spectra, plane: np.ndarray, theta: np.ndarray, crop_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """Expected photons `(M, H, H)`, and their derivatives `(M, 4, H, H)` by the columns of `theta`."""
+def linearise(spectra: Spectra, plane: np.ndarray, theta: np.ndarray, crop_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Photons expected of beads, and their derivatives. Arguments as of `fisher_information`.
+
+    Returns:
+        Expected photons `(M, H, H)`, and their derivatives `(M, 4, H, H)` by the columns of `theta`.
+
+    >>> from resnet_zclass.optics import Optics, compute_spectra
+    >>> spectra = compute_spectra(Optics(), [0.0], reach_px=10)
+    >>> expected, jacobian = linearise(spectra, [0], np.array([[7.5, 7.5, 1e4, 5.0]]), crop_px=16)
+    >>> bool(np.allclose(expected, 1e4 * jacobian[:, 2] + 5, atol=0.1))  # by photons: the image of one
+    True
+    """
     drawn = draw_derivatives(spectra, plane, theta[:, 0], theta[:, 1], crop_px)
     brightness, background = theta[:, 2, None, None], theta[:, 3, None, None]
     jacobian = np.stack([brightness * drawn[:, 1], brightness * drawn[:, 2], drawn[:, 0], np.ones_like(drawn[:, 0])], 1)
     return np.maximum(brightness * drawn[:, 0], 0) + background, jacobian
 
 
-def _fisher(jacobian: np.ndarray, expected: np.ndarray) -> np.ndarray:
+def fisher_matrix(jacobian: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Fisher information `(M, P, P)` of P parameters under Poisson's law.
+
+    Args:
+        jacobian: Derivatives of what is expected by the parameters, array `(M, P, H, W)`.
+        expected: Photons expected, with the variance of the camera, above 0, array `(M, H, W)`.
+
+    >>> fisher_matrix(np.ones((1, 1, 2, 2)), np.full((1, 2, 2), 4.0)).tolist()  # of a mean of 4 from 4 pixels
+    [[[1.0]]]
+    """
     flat = jacobian.reshape(*jacobian.shape[:2], -1)
     return (flat / expected.reshape(len(flat), 1, -1)) @ flat.transpose(0, 2, 1)
 

@@ -39,6 +39,7 @@ HEADLINES = (
     ("rmse_planes", "RMS error (planes)", 2),
     ("mae_um", "mean |error| (um)", 3),
     ("rmse_um", "RMS error (um)", 3),
+    ("rmse_z_um", "RMS error of mean z (um)", 3),
     ("loss", "loss", 3),
 )
 
@@ -143,7 +144,11 @@ def evaluate_run(
         baseline = predict_baseline(trained_on, crops, run.options.seed)
     scores = score(truth, network, baseline, data.is_z, run.z_um)
     scores |= {"split": split, "data_path": str(data.path), **(_read_ceiling(data.path) if split == "test" else {})}
-    scores = write_evaluation(run.path / folder_name, run, data, indices, probabilities, scores)
+    limits = measure_limits(data, indices, probabilities, run.z_um)
+    if limits:
+        scores["crlb_um"] = float(np.sqrt(np.average(limits["bound"] ** 2, weights=limits["n"])))
+        scores["rmse_to_crlb"] = scores["rmse_z_um"] / scores["crlb_um"]
+    scores = write_evaluation(run.path / folder_name, run, data, indices, probabilities, scores, limits)
     print_scores(scores, f"{run.path}, split {split} of {data.path}")
     print(f"figures and tables: {run.path / folder_name}")
     return Evaluation(truth, network, baseline, scores)
@@ -193,7 +198,11 @@ def score(
         if predicted.thresholds is not None:
             return metrics.multi_label_metrics(truth, predicted.probabilities, predicted.thresholds)
         scores = metrics.classification_metrics(truth, predicted.probabilities)
-        return scores | (metrics.z_metrics(truth, predicted.probabilities.argmax(axis=1), z_um) if is_z else {})
+        if is_z:
+            scores |= metrics.z_metrics(truth, predicted.probabilities.argmax(axis=1), z_um)
+        if is_z and z_um is not None:
+            scores |= metrics.decoded_z_metrics(truth, predicted.probabilities, z_um)
+        return scores
 
     scores = of(network)
     if baseline is not None:
@@ -201,10 +210,32 @@ def score(
     return scores
 
 
+def measure_limits(
+    data: Dataset, indices: np.ndarray, probabilities: np.ndarray, z_um: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Error of z and its Cramer-Rao bound by plane and brightness, `metrics.limit_table`; empty for a measured set."""
+    simulated = rz.scene.read_scene(data.path)
+    beads = data.items.iloc[indices]
+    if z_um is None or simulated is None or not set(rz.simulate.TRUTH) <= set(beads):
+        return {}
+    theta, labels = beads[rz.simulate.TRUTH].to_numpy(float), data.labels[indices]
+    bound_um = rz.limit.bound_scene(*simulated, beads.plane.to_numpy(int), theta)
+    error_um = metrics.decode_z(probabilities, z_um)[0] - np.asarray(z_um)[labels]
+    return metrics.limit_table(labels, error_um, bound_um, theta[:, 2])
+
+
 def write_evaluation(
-    folder: Path, run: Run, data: Dataset, indices: np.ndarray, probabilities: np.ndarray, scores: dict
+    folder: Path,
+    run: Run,
+    data: Dataset,
+    indices: np.ndarray,
+    probabilities: np.ndarray,
+    scores: dict,
+    limits: dict[str, np.ndarray],
 ) -> dict:
     """Writes `metrics.json`, `per_class.csv`, `confusion.csv`, `predictions.csv` and the figures, all or none.
+
+    For simulated z sets also `limits.csv` and `limits.png`, from `limits` of `measure_limits`.
 
     Returns:
         The scores, with `per_class` where images have several labels.
@@ -217,11 +248,15 @@ def write_evaluation(
         scores = scores | write(partial, run, data, read_truth(data)[indices], probabilities)
         (partial / "metrics.json").write_text(to_json(scores) + "\n")
         predictions.to_csv(partial / "predictions.csv", index=False)
+        if limits:
+            table = pd.DataFrame(limits).rename(columns={key: f"{key}_um" for key in ("rmse", "bias", "bound")})
+            table.to_csv(partial / "limits.csv", index=False)
+            figures.draw_limits(limits, run.z_um, partial / "limits.png")
     return scores
 
 
 def to_json(scores: Any) -> str:
-    """Scores as JSON, which has no NaN: what is undefined is null.
+    """Scores as JSON, which has no NaN and nothing infinite: both are null.
 
     >>> to_json({"f1": float("nan")}).split()
     ['{', '"f1":', 'null', '}']
@@ -232,7 +267,7 @@ def to_json(scores: Any) -> str:
             return {key: clean(part) for key, part in value.items()}
         if isinstance(value, list):
             return [clean(part) for part in value]
-        return None if isinstance(value, float) and np.isnan(value) else value
+        return None if isinstance(value, float) and not np.isfinite(value) else value
 
     return json.dumps(clean(scores), indent=2, allow_nan=False)
 
@@ -279,6 +314,11 @@ def print_scores(scores: dict, title: str) -> None:
             cells = (scores.get(prefix + key) for prefix in columns.values())
             table.add_row(words, *("" if value is None else f"{value:.{decimals}f}" for value in cells))
     Console().print(table)
+    if "rmse_to_crlb" in scores and np.isfinite(scores["rmse_to_crlb"]):
+        print(
+            f"z, mean of the probabilities: RMS error {scores['rmse_z_um']:.4f} um, {scores['rmse_to_crlb']:.2f} times "
+            f"the Cramer-Rao bound of {scores['crlb_um']:.4f} um"
+        )
     judged = "macro_f1" if "micro_f1" in scores else "accuracy"
     if scores.get(f"baseline_{judged}", 0) > scores[judged]:
         print("The network loses to the baseline: do not trust it over a linear model on these data.")

@@ -194,6 +194,34 @@ def draw_plane_errors(
         save_figure(figure, path)
 
 
+def draw_limits(limits: Mapping[str, np.ndarray], z_um: np.ndarray, path: str | Path) -> None:
+    """Draws error and bias of z, plane by plane, beside the Cramer-Rao bound, for every level of brightness.
+
+    Args:
+        limits: What `metrics.limit_table` returns, in um.
+        z_um: z of every class in um, array `(K,)`.
+        path: PNG to write.
+    """
+    with style():
+        figure = new_figure(7.0, 3.4)
+        left, right = figure.subplots(1, 2)
+        right.axhline(0, color=GRAY, linewidth=0.8)
+        for level, colour in zip(np.unique(limits["level"]), (BLUE, ORANGE, GREEN), strict=False):
+            chosen = limits["level"] == level
+            z = np.asarray(z_um)[limits["plane"][chosen]]
+            words = f"{np.average(limits['photons'][chosen], weights=limits['n'][chosen]):,.0f} photons"
+            left.plot(z, limits["rmse"][chosen], ".", color=colour, label=words)
+            left.plot(z, limits["bound"][chosen], color=colour, linewidth=1)
+            right.plot(z, limits["bias"][chosen], ".", color=colour)
+        worst = max(float(np.max(limits["rmse"])), 1e-6)
+        left.set(title="RMS error; lines: the bound", ylabel="um", ylim=(0, 1.15 * worst))  # the bound may be infinite
+        right.set(title="mean error", ylabel="decoded - true (um)")
+        for axes in (left, right):
+            axes.set_xlabel("true z (um)")
+        figure.legend(loc="outside upper center", ncols=3)
+        save_figure(figure, path)
+
+
 def draw_class_counts(
     names: Sequence[str],
     counts: Mapping[str, Sequence[int]],

@@ -64,6 +64,75 @@ def z_metrics(labels: np.ndarray, predicted: np.ndarray, z_um: np.ndarray | None
     return scores
 
 
+def decode_z(probabilities: np.ndarray, z_um: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of z in um, arrays `(N,)`, under probabilities `(N, K)` of planes at `z_um` `(K,)`.
+
+    >>> mean, sd = decode_z(np.array([[0.5, 0.5], [0.0, 1.0]]), np.array([-1.0, 1.0]))
+    >>> mean.tolist(), sd.tolist()
+    ([0.0, 1.0], [1.0, 0.0])
+    """
+    probabilities = np.asarray(probabilities, np.float64)
+    probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
+    mean = probabilities @ z_um
+    return mean, np.sqrt(np.maximum(probabilities @ z_um**2 - mean**2, 0.0))
+
+
+def decoded_z_metrics(labels: np.ndarray, probabilities: np.ndarray, z_um: np.ndarray) -> dict[str, float]:
+    """How far z lies from the true one where it is decoded as the mean of the probabilities, between planes too.
+
+    Args:
+        labels: True class indices, int array `(N,)`.
+        probabilities: Array `(N, K)`.
+        z_um: z of every class in um, array `(K,)`.
+
+    Returns:
+        `mae_z_um`, `rmse_z_um` and `bias_z_um`.
+
+    >>> decoded_z_metrics(np.array([0]), np.array([[0.75, 0.25]]), np.array([0.0, 0.4]))["bias_z_um"]
+    0.1
+    """
+    return _error_scores(decode_z(probabilities, z_um)[0] - np.asarray(z_um, np.float64)[labels], "z_um")
+
+
+def limit_table(
+    labels: np.ndarray, z_error: np.ndarray, bound: np.ndarray, brightness: np.ndarray, n_levels: int = 3
+) -> dict[str, np.ndarray]:
+    """Error of z and its Cramer-Rao bound for every plane and level of brightness that has images.
+
+    Args:
+        labels: True class indices, int array `(N,)`.
+        z_error: Decoded z less the true one, array `(N,)`.
+        bound: Square root of the bound of each image, in the same unit, array `(N,)`.
+        brightness: Photons of each bead, array `(N,)`.
+        n_levels: Levels, each of as many images.
+
+    Returns:
+        Columns, arrays of one length: `plane`, `level` (from 0, the dimmest), `n`, `photons` (their mean), `rmse`,
+        `bias` and `bound` (root mean square).
+
+    >>> table = limit_table(np.array([0, 0]), np.array([0.1, -0.3]), np.array([0.1, 0.1]), np.array([9.0, 5.0]), 2)
+    >>> {key: values.tolist() for key, values in table.items() if key in ("level", "photons", "rmse")}
+    {'level': [0, 1], 'photons': [5.0, 9.0], 'rmse': [0.3, 0.1]}
+    """
+    level = np.empty(len(labels), int)
+    level[np.argsort(brightness, kind="stable")] = np.arange(len(labels)) * n_levels // max(1, len(labels))
+    groups, group = np.unique(np.stack([labels, level], axis=1), axis=0, return_inverse=True)
+    group, n = group.ravel(), np.bincount(group.ravel())
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.bincount(group, values) / n
+
+    return {
+        "plane": groups[:, 0],
+        "level": groups[:, 1],
+        "n": n,
+        "photons": mean(brightness),
+        "rmse": np.sqrt(mean(z_error**2)),
+        "bias": mean(z_error),
+        "bound": np.sqrt(mean(bound**2)),
+    }
+
+
 def _error_scores(error: np.ndarray, unit: str) -> dict[str, float]:
     return {
         f"mae_{unit}": float(np.abs(error).mean()),

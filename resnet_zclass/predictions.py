@@ -121,21 +121,8 @@ def build_table(run: Run, rows: list[dict], probabilities: np.ndarray, columns: 
         table["target"] = [" ".join(numbers[row]) for row in decided]
     table.insert(2, "label", labels)
     table.insert(3, "probability", probabilities.max(axis=1))
-    z_um, z_um_sd = decode_z(probabilities, run.z_um) if run.z_um is not None else (np.nan, np.nan)
+    z_um, z_um_sd = metrics.decode_z(probabilities, run.z_um) if run.z_um is not None else (np.nan, np.nan)
     table.insert(4, "z_um", z_um)
     table.insert(5, "z_um_sd", z_um_sd)
     of_classes = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in names])
     return pd.concat([table.iloc[:, :6], of_classes, table.iloc[:, 6:]], axis=1)
-
-
-def decode_z(probabilities: np.ndarray, z_um: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of z in um, arrays `(N,)`, under probabilities `(N, K)` of planes at `z_um` `(K,)`.
-
-    >>> mean, sd = decode_z(np.array([[0.5, 0.5], [0.0, 1.0]]), np.array([-1.0, 1.0]))
-    >>> mean.tolist(), sd.tolist()
-    ([0.0, 1.0], [1.0, 0.0])
-    """
-    probabilities = np.asarray(probabilities, np.float64)
-    probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
-    mean = probabilities @ z_um
-    return mean, np.sqrt(np.maximum(probabilities @ z_um**2 - mean**2, 0.0))

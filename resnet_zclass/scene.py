@@ -102,6 +102,24 @@ def write_record(folder: Path, scene: Scene, focus_um: float, options: dict[str,
     (folder / RECORD_NAME).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
+def read_scene(folder: str | Path) -> tuple[Scene, float] | None:
+    """The scene that a set was simulated from, and its focus on pyotf's z axis in um; None for a measured set.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as tmp:
+    ...     write_record(Path(tmp), Scene(planes=3), 0.5, {})
+    ...     read_scene(tmp) == (Scene(planes=3), 0.5)
+    True
+    """
+    try:
+        record = json.loads((Path(folder) / RECORD_NAME).read_text(encoding="utf-8"))
+        facts = {name: tuple(value) if isinstance(value, list) else value for name, value in record["scene"].items()}
+        facts |= {"optics": Optics(**facts["optics"]), "camera": Camera(**facts["camera"])}
+        return Scene(**facts), float(record["focus_um"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
+        return None
+
+
 def is_recorded(folder: str | Path, options: dict[str, Any]) -> bool:
     """Whether `folder` holds what was simulated from the same options.
 

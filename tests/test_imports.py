@@ -16,7 +16,7 @@ ROWS = (
      "freezing", "batches", "cluster", "images", "beads", "camera", "optics", "keras_h5", "old_configs"),
     ("opts", "growing", "augment", "mixing", "channels", "figures", "backbones", "scene", "ceiling", "crops",
      "array_matching", "resnet_names", "dask_jobs", "distribute", "profiling"),
-    ("command", "job_folder", "sorted_crops", "gallery", "live", "models", "pack", "tree", "fields", "rebuild",
+    ("command", "job_folder", "limit", "sorted_crops", "gallery", "live", "models", "pack", "tree", "fields", "rebuild",
      "tf_checkpoints", "views"),
     ("crop_jobs", "baseline", "callbacks", "loader", "gather", "engines", "stripping"),
     ("runs", "preview", "training_state", "simulate", "make_dataset", "checkpoints", "export_formats"),
