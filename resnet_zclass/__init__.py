@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "beads",
         "bioimageio_package",
         "blobs",
+        "calibration",
         "callbacks",
         "camera",
         "ceiling",

@@ -43,6 +43,8 @@ HEADLINES = (
     ("loss", "loss", 3),
 )
 
+COVERAGE = 0.9  # share of images whose set of classes is to hold the true one
+
 # Whose scores stand side by side, and what their keys start with.
 COLUMNS = {"network": "", "baseline": "baseline_", "ceiling": "ceiling_", "ceiling, unaided": "ceiling_unknown_"}
 
@@ -144,6 +146,11 @@ def evaluate_run(
         baseline = predict_baseline(trained_on, crops, run.options.seed)
     scores = score(truth, network, baseline, data.is_z, run.z_um)
     scores |= {"split": split, "data_path": str(data.path), **(_read_ceiling(data.path) if split == "test" else {})}
+    if not data.several:
+        val = None
+        if trained_on is not None and split != "val" and len(held := trained_on.indices("val")):
+            val = trained_on.labels[held], predict_probabilities(model, Subset(trained_on.crops, held), batch_size)
+        scores |= measure_calibration(truth, probabilities, val)
     limits = measure_limits(data, indices, probabilities, run.z_um)
     if limits:
         scores["crlb_um"] = float(np.sqrt(np.average(limits["bound"] ** 2, weights=limits["n"])))
@@ -208,6 +215,39 @@ def score(
     if baseline is not None:
         scores |= {f"baseline_{key}": value for key, value in of(baseline).items() if key != "n"}
     return scores
+
+
+def measure_calibration(
+    labels: np.ndarray, probabilities: np.ndarray, val: tuple[np.ndarray, np.ndarray] | None
+) -> dict[str, float]:
+    """Whether the probabilities of a split mean what they say, before and after what its set's split val teaches.
+
+    Args:
+        labels: True class indices, int array `(N,)`.
+        probabilities: Array `(N, K)`.
+        val: The same two of split val; None: nothing is fitted.
+
+    Returns:
+        `ece`; with `val` also `temperature`, `ece_tempered`, `loss_tempered`, and `set_coverage` and `set_size` (mean
+        number of classes) of sets that are to hold the true class for `COVERAGE` of the images.
+
+    >>> sure, wrong = np.array([[0.9, 0.1]] * 4), np.array([0, 0, 0, 1])
+    >>> {key: round(value, 3) for key, value in measure_calibration(wrong, sure, (wrong, sure)).items()}
+    {'ece': 0.15, 'temperature': 2.0, 'ece_tempered': 0.0, 'loss_tempered': 0.562, 'set_coverage': 1.0, 'set_size': 2.0}
+    """
+    scores = {"ece": rz.calibration.expected_calibration_error(labels, probabilities)}
+    if val is None:
+        return scores
+    temperature = rz.calibration.fit_temperature(*val)
+    tempered = rz.calibration.apply_temperature(probabilities, temperature)
+    sets = rz.calibration.choose_sets(probabilities, rz.calibration.fit_set_threshold(*val, COVERAGE))
+    return scores | {
+        "temperature": temperature,
+        "ece_tempered": rz.calibration.expected_calibration_error(labels, tempered),
+        "loss_tempered": metrics.cross_entropy(labels, tempered),
+        "set_coverage": float(sets[np.arange(len(labels)), labels].mean()),
+        "set_size": float(sets.sum(axis=1).mean()),
+    }
 
 
 def measure_limits(
@@ -285,6 +325,7 @@ def _write_single(folder: Path, run: Run, data: Dataset, labels: np.ndarray, pro
     figures.draw_confusion(confusion, names, folder / "confusion.png")
     if data.is_z:
         figures.draw_plane_errors(per_class, names, run.z_um, folder / "error_per_plane.png")
+    figures.draw_reliability(rz.calibration.reliability(labels, probabilities), folder / "reliability.png")
     return {}
 
 
@@ -314,6 +355,13 @@ def print_scores(scores: dict, title: str) -> None:
             cells = (scores.get(prefix + key) for prefix in columns.values())
             table.add_row(words, *("" if value is None else f"{value:.{decimals}f}" for value in cells))
     Console().print(table)
+    if "set_size" in scores:
+        print(
+            f"confidence is off by {scores['ece']:.3f} on average, by {scores['ece_tempered']:.3f} "
+            f"at the temperature of split val, {scores['temperature']:.2f}\n"
+            f"sets to hold the true class of {COVERAGE:.0%} of the images hold that of {scores['set_coverage']:.1%}, "
+            f"with {scores['set_size']:.2f} classes on average"
+        )
     if "rmse_to_crlb" in scores and np.isfinite(scores["rmse_to_crlb"]):
         print(
             f"z, mean of the probabilities: RMS error {scores['rmse_z_um']:.4f} um, {scores['rmse_to_crlb']:.2f} times "

@@ -194,6 +194,25 @@ def draw_plane_errors(
         save_figure(figure, path)
 
 
+def draw_reliability(table: Mapping[str, np.ndarray], path: str | Path) -> None:
+    """Draws how often the network is right beside how sure it is.
+
+    Args:
+        table: What `calibration.reliability` returns.
+        path: PNG to write.
+    """
+    with style():
+        figure = new_figure(3.6, 3.4)
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=GRAY, linewidth=0.8)
+        axes.plot(table["confidence"], table["accuracy"], color=BLUE, marker=".")
+        for n, x, y in zip(table["n"], table["confidence"], table["accuracy"], strict=True):
+            axes.annotate(f"{n}", (x, y), (4, 4 if y < 0.5 else -9), textcoords="offset points", fontsize=7)
+        axes.set(title="numbers: images", xlabel="confidence", ylabel="share right")
+        axes.set(xlim=(0, 1.08), ylim=(0, 1.05), xticks=np.linspace(0, 1, 6), yticks=np.linspace(0, 1, 6))
+        save_figure(figure, path)
+
+
 def draw_limits(limits: Mapping[str, np.ndarray], z_um: np.ndarray, path: str | Path) -> None:
     """Draws error and bias of z, plane by plane, beside the Cramer-Rao bound, for every level of brightness.
 

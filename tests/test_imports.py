@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "resnet_zclass"
 ROWS = (
     ("quiet", "cores", "pace"),
     ("errors", "options", "backend", "metrics", "pixels", "progress", "resize", "focus", "blobs",
-     "plain_tiffs", "decimals"),
+     "plain_tiffs", "decimals", "calibration"),
     ("tiffs", "chunks"),
     ("extras", "ranges", "files", "groups", "splits", "imbalance", "labels", "schedules", "stems", "warp", "losses",
      "freezing", "batches", "cluster", "images", "beads", "camera", "optics", "keras_h5", "old_configs"),

@@ -75,6 +75,14 @@ def test_the_metrics_are_those_of_the_predictions_written(finished, drawn_set):
     table = pd.read_csv(finished / "evaluation" / "predictions.csv", dtype={"label": str, "true_label": str})
     scores = json.loads((finished / "evaluation" / "metrics.json").read_text())
     assert (table.label == table.true_label).mean() == pytest.approx(scores["accuracy"])
+    probabilities = table.filter(regex="^p_").to_numpy()
+    names = [name.removeprefix("p_") for name in table.filter(regex="^p_")]
+    labels = table.true_label.map({name: k for k, name in enumerate(names)}).to_numpy()
+    assert scores["ece"] == pytest.approx(rz.calibration.expected_calibration_error(labels, probabilities), abs=1e-6)
+    assert 1 <= scores["set_size"] <= len(names) and scores["accuracy"] <= scores["set_coverage"] <= 1
+    tempered = rz.calibration.apply_temperature(probabilities, scores["temperature"])
+    assert scores["loss_tempered"] == pytest.approx(rz.metrics.cross_entropy(labels, tempered), rel=1e-4)
+    assert (finished / "evaluation" / "reliability.png").is_file()
     confusion = pd.read_csv(finished / "evaluation" / "confusion.csv", index_col=0).to_numpy()
     assert np.trace(confusion) / confusion.sum() == pytest.approx(scores["accuracy"])
     assert pd.read_csv(finished / "evaluation" / "per_class.csv").n.sum() == len(table) == 18
