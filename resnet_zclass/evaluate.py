@@ -23,7 +23,7 @@ from resnet_zclass.pack import Subset
 from resnet_zclass.predict import name_labels, predict_probabilities
 from resnet_zclass.predictions import build_table
 from resnet_zclass.runs import Run, read_run
-from resnet_zclass.splits import SPLITS
+from resnet_zclass.splits import SPLITS, shuffle_splits
 
 pd = lazy.load("pandas")
 
@@ -46,7 +46,13 @@ HEADLINES = (
 COVERAGE = 0.9  # share of images whose set of classes is to hold the true one
 
 # Whose scores stand side by side, and what their keys start with.
-COLUMNS = {"network": "", "baseline": "baseline_", "ceiling": "ceiling_", "ceiling, unaided": "ceiling_unknown_"}
+COLUMNS = {
+    "network": "",
+    "baseline": "baseline_",
+    "baseline, random split": "baseline_random_",
+    "ceiling": "ceiling_",
+    "ceiling, unaided": "ceiling_unknown_",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +99,11 @@ def main(options: EvaluateOptions) -> None:
         data, trained_on = run.read_set(data_path, options.label_table), _read_for_baseline(run)
         other = data_path.resolve()
         folder_name = name_evaluation(options.split, "_".join(other.parts[-2 if other.name in SPLITS else -1 :]))
+    if options.compare_random and (data is not trained_on or options.split == "train"):
+        raise InputError("--compare_random is for split val or test of the set that the run was trained on.")
+    random_scores = compare_random(data, options.split, run.options.seed, run.z_um) if options.compare_random else {}
     with rz.distribute.use_devices(options.multiGPU, options.gpus):
-        evaluate_run(run, data, options.split, trained_on, options.batch_size, folder_name)
+        evaluate_run(run, data, options.split, trained_on, options.batch_size, folder_name, random_scores)
 
 
 def _read_for_baseline(run: Run) -> Dataset | None:
@@ -122,6 +131,7 @@ def evaluate_run(
     trained_on: Dataset | None,
     batch_size: int = 64,
     folder_name: str = "evaluation",
+    more_scores: dict[str, float] | None = None,
 ) -> Evaluation:
     """Evaluates a run on a split, prints the headlines, and writes a folder of the run.
 
@@ -132,6 +142,7 @@ def evaluate_run(
         trained_on: The set whose split train the run saw; the baseline is trained on the same. None: no baseline.
         batch_size: Crops per step.
         folder_name: Name of the folder to write in that of the run.
+        more_scores: Further metrics to write and print.
 
     Raises:
         InputError: If the set lacks the split, or its classes or crops are not those of the run.
@@ -145,6 +156,7 @@ def evaluate_run(
     if trained_on is not None and split != "train":
         baseline = predict_baseline(trained_on, crops, run.options.seed)
     scores = score(truth, network, baseline, data.is_z, run.z_um)
+    scores |= more_scores or {}
     scores |= {"split": split, "data_path": str(data.path), **(_read_ceiling(data.path) if split == "test" else {})}
     if not data.several:
         val = None
@@ -178,6 +190,27 @@ def predict_baseline(trained_on: Dataset, crops: Subset, seed: int) -> Predicted
         if len(val):
             thresholds = metrics.fit_thresholds(truth[val], predict(Subset(trained_on.crops, val)))
     return Predicted(probabilities, _to_images(thresholds, probabilities))
+
+
+def compare_random(data: Dataset, split: str, seed: int, z_um: np.ndarray | None = None) -> dict[str, float]:
+    """How good the baseline would look if groups (beads, fields, experiments) were torn apart by a random split.
+
+    Args:
+        data: The set, split by group.
+        split: The split that is judged, and of which the random one has as many images of every class.
+        seed: Seed of the draw and of the baseline.
+        z_um: z of every class in um, `(K,)`.
+
+    Returns:
+        The metrics of `score`, their keys with `baseline_random_` before them.
+    """
+    if data.items["group"].is_unique:
+        print("note: every image is a group of its own, so the split is as random as that of --compare_random.")
+    torn = data.with_splits(shuffle_splits(data.items["split"], data.items["label"], seed))
+    indices = torn.indices(split)
+    predicted = predict_baseline(torn, Subset(torn.crops, indices), seed)
+    scores = score(read_truth(torn)[indices], predicted, None, torn.is_z, z_um)
+    return {f"baseline_random_{key}": value for key, value in scores.items() if key != "n"}
 
 
 def _to_images(thresholds: np.ndarray | None, probabilities: np.ndarray) -> np.ndarray | None:
@@ -367,6 +400,9 @@ def print_scores(scores: dict, title: str) -> None:
             f"z, mean of the probabilities: RMS error {scores['rmse_z_um']:.4f} um, {scores['rmse_to_crlb']:.2f} times "
             f"the Cramer-Rao bound of {scores['crlb_um']:.4f} um"
         )
+    if "baseline_random_accuracy" in scores and "baseline_accuracy" in scores:
+        gain = scores["baseline_random_accuracy"] - scores["baseline_accuracy"]
+        print(f"A random split that tears groups apart would change the baseline's share right by {gain:+.3f}.")
     judged = "macro_f1" if "micro_f1" in scores else "accuracy"
     if scores.get(f"baseline_{judged}", 0) > scores[judged]:
         print("The network loses to the baseline: do not trust it over a linear model on these data.")

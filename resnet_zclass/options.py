@@ -302,6 +302,8 @@ class EvaluateOptions:
     """Table Id,Target of another set with several labels; found by itself in the folder or beside it."""
     split: Literal["train", "val", "test"] = "test"
     """Split to evaluate."""
+    compare_random: bool = False
+    """Train and test the baseline also on a random split that tears groups apart, to show what that flatters."""
     batch_size: int = 64
     """Crops per step."""
     multiGPU: bool = False  # noqa: N815 - the name it has always had

@@ -229,6 +229,28 @@ def carve_validation(
     return chosen, not set(groups[chosen]) & set(groups[~chosen])
 
 
+def shuffle_splits(splits: Sequence[str], labels: Sequence, seed: int = 0) -> np.ndarray:
+    """A random split, blind to groups, that has as many images of every label in each split as the one given.
+
+    Args:
+        splits: Names of the splits, N of them.
+        labels: Label of each image, N of them.
+        seed: Seed of the draw.
+
+    Returns:
+        Names of the splits, array `(N,)`.
+
+    >>> shuffle_splits(["train", "train", "test", "test"], [0, 1, 0, 1], seed=2).tolist()
+    ['train', 'test', 'test', 'train']
+    """
+    shuffled, labels = np.array(splits), np.asarray(labels)
+    rng = np.random.default_rng(seed)
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        shuffled[own] = rng.permutation(shuffled[own])
+    return shuffled
+
+
 def _one_hot(labels: Sequence) -> np.ndarray:
     codes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)[1]
     return codes[:, None] == np.arange(codes.max() + 1)

@@ -1,0 +1,56 @@
+"""What a random split flatters: images that give their group away, but say nothing of the class."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from resnet_zclass import evaluate
+from resnet_zclass.evaluate import compare_random, predict_baseline
+from resnet_zclass.loader import Dataset
+from resnet_zclass.pack import Subset
+from resnet_zclass.splits import shuffle_splits
+
+
+@pytest.fixture
+def groups_alike(tmp_path):
+    """32 groups in 4 classes, each of eight noisy copies of one pattern that has nothing to do with the class."""
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(32), 8)
+    patterns = rng.uniform(100, 1000, (32, 6, 6, 1))
+    crops = (patterns[group] + rng.normal(0, 10, (256, 6, 6, 1))).astype(np.uint16)
+    label = np.array(list("abcd"))[group % 4]
+    split = np.where(group < 16, "train", "test")
+    classes = pd.DataFrame({"LabelText": list("abcd"), "LabelInteger": range(4), "z_um": np.nan})
+    items = pd.DataFrame({"split": split, "label": label, "group": [f"g{k}" for k in group]})
+    return Dataset(tmp_path, classes, items, crops)
+
+
+def test_a_split_that_tears_groups_apart_flatters(groups_alike, capsys):
+    test = groups_alike.indices("test")
+    probabilities = predict_baseline(groups_alike, Subset(groups_alike.crops, test), seed=0).probabilities
+    honest = np.mean(probabilities.argmax(axis=1) == groups_alike.labels[test])
+    assert honest < 0.5  # chance is 0.25
+    flattered = compare_random(groups_alike, "test", seed=0)
+    assert flattered["baseline_random_accuracy"] > 0.95
+    assert "note" not in capsys.readouterr().out
+    alone = groups_alike.items.assign(group=range(256))
+    compare_random(Dataset(groups_alike.path, groups_alike.classes, alone, groups_alike.crops), "test", seed=0)
+    assert "every image is a group of its own" in capsys.readouterr().out
+
+
+def test_a_random_split_has_the_sizes_of_the_one_given():
+    rng = np.random.default_rng(1)
+    splits, labels = rng.choice(["train", "val", "test"], 300), rng.integers(5, size=300)
+    shuffled = shuffle_splits(splits, labels, seed=0)
+    counts = [pd.crosstab(labels, some) for some in (splits, shuffled)]
+    pd.testing.assert_frame_equal(*counts, check_names=False)
+    assert (shuffled != splits).mean() > 0.3
+    assert (shuffled == shuffle_splits(splits, labels, seed=0)).all()
+    assert (shuffled != shuffle_splits(splits, labels, seed=1)).any()
+
+
+def test_both_figures_stand_side_by_side(capsys):
+    scores = {"n": 4, "accuracy": 0.9, "baseline_accuracy": 0.5, "baseline_random_accuracy": 0.75}
+    evaluate.print_scores(scores, "a run")
+    out = capsys.readouterr().out
+    assert "0.750" in out and "share right by +0.250" in out
