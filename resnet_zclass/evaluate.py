@@ -292,7 +292,11 @@ def measure_limits(
     if z_um is None or simulated is None or not set(rz.simulate.TRUTH) <= set(beads):
         return {}
     theta, labels = beads[rz.simulate.TRUTH].to_numpy(float), data.labels[indices]
-    bound_um = rz.limit.bound_scene(*simulated, beads.plane.to_numpy(int), theta)
+    try:
+        bound_um = rz.limit.bound_scene(*simulated, beads.plane.to_numpy(int), theta)
+    except InputError as error:
+        print(f"note: no bound on z: {error}")
+        return {}
     error_um = metrics.decode_z(probabilities, z_um)[0] - np.asarray(z_um)[labels]
     return metrics.limit_table(labels, error_um, bound_um, theta[:, 2])
 

@@ -31,16 +31,19 @@ def bound_scene(scene: Scene, focus_um: float, plane: np.ndarray, theta: np.ndar
     Returns:
         Square root of the bound in um, array `(M,)`; infinite where the image does not change with z to first order.
 
+    Raises:
+        InputError: If the light spreads too far to be computed.
+
     >>> scene = Scene(planes=3, z_step_um=0.4, crop_px=16)
     >>> from resnet_zclass.optics import find_focus
     >>> dim, bright = bound_scene(scene, find_focus(scene.optics), [2, 2], [[7.5, 7.5, n, 5.0] for n in (1e3, 1e4)])
     >>> bool(0.005 < bright < dim / 3)
     True
     """
-    theta = np.asarray(theta, float)
+    theta, middle_px = np.asarray(theta, float), (scene.crop_px - 1) / 2
     step_um = scene.optics.depth_um / DEPTHS_PER_STEP
     z_um = np.concatenate([scene.z_um - step_um, scene.z_um, scene.z_um + step_um])
-    reach_px = scene.crop_px - 1 - min(0.0, theta[:, :2].min()) if len(theta) else scene.crop_px
+    reach_px = middle_px + np.abs(theta[:, :2] - middle_px).max(initial=0)
     spectra = compute_spectra(scene.optics, z_um, reach_px, focus_um)
     below, at, above = (
         dataclasses.replace(spectra, values=values, z_um=z)

@@ -82,6 +82,16 @@ def test_maximum_likelihood_comes_to_the_bound(z_um):
     assert np.sqrt(np.mean(np.square(error))) == pytest.approx(bound_um, rel=3 / math.sqrt(2 * n))
 
 
+def test_beads_far_off_the_middle_are_no_matter():
+    """Light that leaves on one side does not come back on the other, wherever the bead lies in its crop."""
+    scene = Scene(planes=3, z_step_um=0.4, crop_px=24)
+    focus_um = find_focus(scene.optics)
+    theta = np.array([[6.5, 7.0, 5000.0, 5.0], [16.5, 16.0, 5000.0, 5.0]])  # of one distance from the middle
+    both = bound_scene(scene, focus_um, [0, 0], theta)
+    assert both[0] == pytest.approx(both[1], rel=0.1)
+    assert bound_scene(scene, focus_um, [0], theta[:1])[0] == pytest.approx(both[0], rel=1e-6)
+
+
 def test_a_scene_is_read_as_it_was_written(tmp_path):
     scene = Scene(Optics(na=1.1, aberrations={"vertical coma": 0.3}), Camera(gain=2.0), planes=5, photons=(10.0, 20.0))
     write_record(tmp_path, scene, 0.25, {"seed": 0})
@@ -91,7 +101,7 @@ def test_a_scene_is_read_as_it_was_written(tmp_path):
     assert read_scene(tmp_path / "none") is None
 
 
-def test_limits_of_a_simulated_set_are_those_of_its_beads(tmp_path):
+def test_limits_of_a_simulated_set_are_those_of_its_beads(tmp_path, monkeypatch, capsys):
     scene = Scene(planes=3, z_step_um=0.4, crop_px=16)
     write_set(tmp_path / "set", scene, per_class=8, fractions=(0.5, 0.0, 0.5), shift_px=1.0, ceiling_crops=0)
     data = read_dataset(tmp_path / "set")
@@ -108,6 +118,10 @@ def test_limits_of_a_simulated_set_are_those_of_its_beads(tmp_path):
     dim, bright = (np.average(found["photons"], weights=found["level"] == level) for level in (0, 2))
     assert bright > dim
     assert measure_limits(data, test, probabilities, None) == {}
+    monkeypatch.setattr("resnet_zclass.optics.MAX_GRID_PX", 8)
+    assert measure_limits(data, test, probabilities, scene.z_um) == {}
+    assert "note: no bound on z: light spreads" in capsys.readouterr().out
+    monkeypatch.undo()
     (data.path / "simulation.json").unlink()
     assert measure_limits(data, test, probabilities, scene.z_um) == {}
 
