@@ -156,6 +156,8 @@ def evaluate_run(
     if trained_on is not None and split != "train":
         baseline = predict_baseline(trained_on, crops, run.options.seed)
     scores = score(truth, network, baseline, data.is_z, run.z_um)
+    if trained_on is not None and split != "train":
+        scores |= count_seen(data, indices, trained_on, split)
     scores |= more_scores or {}
     scores |= {"split": split, "data_path": str(data.path), **(_read_ceiling(data.path) if split == "test" else {})}
     if not data.several:
@@ -248,6 +250,33 @@ def score(
     if baseline is not None:
         scores |= {f"baseline_{key}": value for key, value in of(baseline).items() if key != "n"}
     return scores
+
+
+def count_seen(data: Dataset, indices: np.ndarray, trained_on: Dataset, split: str) -> dict[str, int]:
+    """How many images of a split the run has seen before in some way, which flatters; warns if there are any.
+
+    Args:
+        data: The set that is evaluated.
+        indices: Its images, int array `(N,)`.
+        trained_on: The set whose split train the run saw, and whose split val chose its epoch.
+        split: The split that is evaluated.
+
+    Returns:
+        `n_seen` (the same pixels stand in split train or val, whatever their file is called) and, if it is the set
+        that the run was trained on, `n_groups_seen` (others of their group stand there).
+    """
+    judged, items = data.items.iloc[indices], trained_on.items
+    seen = items[items["split"].isin(["train"] if split == "val" else ["train", "val"])]
+    counts = {"n_seen": int(judged.digest.isin(seen.digest).sum())}
+    if data is trained_on:
+        counts["n_groups_seen"] = int(judged["group"].isin(seen["group"]).sum())
+    for key, words in (("n_seen", "are images"), ("n_groups_seen", "belong to groups")):
+        if counts.get(key):
+            print(
+                f"warning: {counts[key]} of {len(judged)} images {words} that training saw too, so the scores flatter.",
+                file=sys.stderr,
+            )
+    return counts
 
 
 def measure_calibration(

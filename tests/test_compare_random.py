@@ -1,11 +1,13 @@
 """What a random split flatters: images that give their group away, but say nothing of the class."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from resnet_zclass import evaluate
-from resnet_zclass.evaluate import compare_random, predict_baseline
+from resnet_zclass.evaluate import compare_random, count_seen, predict_baseline
 from resnet_zclass.loader import Dataset
 from resnet_zclass.pack import Subset
 from resnet_zclass.splits import shuffle_splits
@@ -54,3 +56,18 @@ def test_both_figures_stand_side_by_side(capsys):
     evaluate.print_scores(scores, "a run")
     out = capsys.readouterr().out
     assert "0.750" in out and "share right by +0.250" in out
+
+
+def test_what_training_saw_is_counted_and_told(groups_alike, capsys):
+    items = groups_alike.items.assign(digest=[f"d{k}" for k in range(256)])
+    items.loc[[3, 4], "split"] = "val"
+    items.loc[200, "digest"] = "d0"  # of train
+    items.loc[[201, 202], "digest"] = "d3"  # of val
+    data = dataclasses.replace(groups_alike, items=items)
+    test, val = data.indices("test"), data.indices("val")
+    assert count_seen(data, test, data, "test") == {"n_seen": 3, "n_groups_seen": 0}
+    assert "warning: 3 of 128 images are images that training saw too" in capsys.readouterr().err
+    assert count_seen(data, val, data, "val") == {"n_seen": 0, "n_groups_seen": 2}
+    assert "warning: 2 of 2 images belong to groups that training saw too" in capsys.readouterr().err
+    other = dataclasses.replace(data)
+    assert count_seen(other, test, data, "test") == {"n_seen": 3}

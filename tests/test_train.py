@@ -60,6 +60,7 @@ def test_beads_that_a_child_could_tell_apart_are_told_apart(finished):
     assert scores["baseline_accuracy"] > 0.5
     assert scores["mae_um"] == pytest.approx(0.1 * scores["mae_planes"])
     assert scores["split"] == "test"
+    assert scores["n_seen"] == scores["n_groups_seen"] == 0
 
 
 def test_the_model_is_the_epoch_with_the_least_validation_loss(finished, drawn_set):
