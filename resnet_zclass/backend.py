@@ -65,7 +65,8 @@ def describe_devices() -> str:
     if gpus:
         names = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
         return f"{len(gpus)} GPU ({', '.join(sorted(set(names)))})"
-    said = int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)  # which TensorFlow obeys and does not tell
+    said = os.environ.get("TF_NUM_INTRAOP_THREADS", "")  # which TensorFlow obeys and does not tell
+    said = int(said) if said.isdecimal() else 0
     threads = tf.config.threading.get_intra_op_parallelism_threads() or said or count_cores()
     default = "1" if platform.machine() in ("x86_64", "AMD64") else "0"
     one_dnn = "on" if os.environ.get("TF_ENABLE_ONEDNN_OPTS", default) != "0" else "off"

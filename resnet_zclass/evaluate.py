@@ -101,9 +101,8 @@ def main(options: EvaluateOptions) -> None:
         folder_name = name_evaluation(options.split, "_".join(other.parts[-2 if other.name in SPLITS else -1 :]))
     if options.compare_random and (data is not trained_on or options.split == "train"):
         raise InputError("--compare_random is for split val or test of the set that the run was trained on.")
-    random_scores = compare_random(data, options.split, run.options.seed, run.z_um) if options.compare_random else {}
     with rz.distribute.use_devices(options.multiGPU, options.gpus):
-        evaluate_run(run, data, options.split, trained_on, options.batch_size, folder_name, random_scores)
+        evaluate_run(run, data, options.split, trained_on, options.batch_size, folder_name, options.compare_random)
 
 
 def _read_for_baseline(run: Run) -> Dataset | None:
@@ -131,7 +130,7 @@ def evaluate_run(
     trained_on: Dataset | None,
     batch_size: int = 64,
     folder_name: str = "evaluation",
-    more_scores: dict[str, float] | None = None,
+    with_random: bool = False,
 ) -> Evaluation:
     """Evaluates a run on a split, prints the headlines, and writes a folder of the run.
 
@@ -142,7 +141,7 @@ def evaluate_run(
         trained_on: The set whose split train the run saw; the baseline is trained on the same. None: no baseline.
         batch_size: Crops per step.
         folder_name: Name of the folder to write in that of the run.
-        more_scores: Further metrics to write and print.
+        with_random: Whether the baseline is also judged on a random split of `data`.
 
     Raises:
         InputError: If the set lacks the split, or its classes or crops are not those of the run.
@@ -158,7 +157,7 @@ def evaluate_run(
     scores = score(truth, network, baseline, data.is_z, run.z_um)
     if trained_on is not None and split != "train":
         scores |= count_seen(data, indices, trained_on, split)
-    scores |= more_scores or {}
+    scores |= compare_random(data, split, run.options.seed, run.z_um) if with_random else {}
     scores |= {"split": split, "data_path": str(data.path), **(_read_ceiling(data.path) if split == "test" else {})}
     if not data.several:
         val = None

@@ -4,7 +4,7 @@ No unbiased estimate of z has a smaller standard deviation than the square root 
 al., Biophysical Journal 86, 2004, https://doi.org/10.1016/S0006-3495(04)74193-4; with a camera's noise Chao et al.,
 Journal of the Optical Society of America A 33, 2016, https://doi.org/10.1364/JOSAA.33.000B36). Position, photons and
 background of the bead are unknown too. A classifier knows more: that z is that of one of the planes. So it can come
-below the bound where the bound is no smaller than the distance of the planes.
+below the bound, as where light is plenty: it names the plane, and is off by nothing.
 """
 
 import dataclasses

@@ -71,3 +71,11 @@ def test_what_training_saw_is_counted_and_told(groups_alike, capsys):
     assert "warning: 2 of 2 images belong to groups that training saw too" in capsys.readouterr().err
     other = dataclasses.replace(data)
     assert count_seen(other, test, data, "test") == {"n_seen": 3}
+
+
+def test_sets_of_several_labels_are_compared_too(groups_alike):
+    several = np.array(["0 2", "1", "2", "3 1"])[groups_alike.labels]
+    data = dataclasses.replace(groups_alike, items=groups_alike.items.assign(label=several), several=True)
+    found = compare_random(data, "test", seed=0)
+    assert found["baseline_random_micro_f1"] > 0.95
+    assert "baseline_random_within_one" not in found

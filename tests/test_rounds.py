@@ -137,8 +137,11 @@ def test_the_log_says_what_is_computed_with(monkeypatch):
     monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 0)
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
     assert describe_devices().startswith("CPU, 1 thread, ")
-    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS")
     monkeypatch.setattr("resnet_zclass.backend.count_cores", lambda: 5)
+    for word in ("many", "0"):
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", word)
+        assert describe_devices().startswith("CPU, 5 threads, ")
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS")
     assert describe_devices().startswith("CPU, 5 threads, ")
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: list(pair))
     monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": "NVIDIA H100"})
