@@ -11,8 +11,8 @@ from resnet_zclass.opts import COMMANDS
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command named first in `argv`; returns its exit code.
 
-    >>> main(["--help"])
-    usage: resnet-zclass {simulate,make_dataset,train,evaluate,predict,save_non_multi_gpu_model,export} [--help] ...
+    >>> main(["--help"])  # doctest: +ELLIPSIS
+    usage: resnet-zclass {simulate,make_dataset,pretrain,train,evaluate,predict,...} [--help] ...
     0
     """
     argv = list(sys.argv[1:] if argv is None else argv)

@@ -61,6 +61,69 @@ class AsymmetricLoss(keras.losses.Loss):
         return {**super().get_config(), **own}
 
 
+class FewShotLoss(keras.losses.Loss):
+    """How badly z is told by features of a backbone, with as good a linear readout as a few crops allow.
+
+    The batch is made of episodes. The first crops of each are its support: a ridge regression from their features to
+    z, in a code of Gaussian bumps, is solved in closed form. The loss is its squared error on the other crops of the
+    episode, 1 if the code were always predicted by its mean. The gradient goes through the solution, so that features
+    are learnt from which few crops suffice. Bertinetto et al., Meta-learning with differentiable closed-form solvers,
+    ICLR 2019.
+
+    Args:
+        n_support: Crops in the support of an episode.
+        n_crops: Crops in an episode, support first; a batch holds a multiple of it.
+        n_bumps: Bumps of the code, evenly spaced over -1..1.
+        width: Their standard deviation.
+        ridge: Penalty of the regression, on features that are centred and not scaled.
+        reduction: As of every Keras loss.
+        name: Name of the loss.
+
+    >>> import numpy as np
+    >>> z = np.linspace(-1, 1, 64)[:, None]
+    >>> bumps = np.exp(-0.5 * ((z - np.linspace(-1, 1, 25)) / 0.08) ** 2)
+    >>> loss = FewShotLoss(n_support=32, n_crops=64, ridge=1e-4)
+    >>> order = np.random.default_rng(0).permutation(64)
+    >>> [bool(loss(z[order], features[order]) < 0.01) for features in (bumps, np.zeros((64, 25)))]
+    [True, False]
+    """
+
+    def __init__(
+        self,
+        n_support: int,
+        n_crops: int,
+        n_bumps: int = 25,
+        width: float = 0.08,
+        ridge: float = 1.0,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "few_shot",
+    ):
+        super().__init__(name=name, reduction=reduction)
+        self.n_support, self.n_crops = n_support, n_crops
+        self.n_bumps, self.width, self.ridge = n_bumps, width, ridge
+
+    def call(self, y_true, y_pred):
+        """Returns the loss of every query, from z `(N, 1)` in -1..1 and features `(N, F)`."""
+        bumps = ops.linspace(-1.0, 1.0, self.n_bumps)
+        code = ops.exp(-0.5 * ops.square((ops.cast(y_true, "float32") - bumps) / self.width))
+        features = ops.reshape(ops.cast(y_pred, "float32"), (-1, self.n_crops, y_pred.shape[-1]))
+        code = ops.reshape(code, (-1, self.n_crops, self.n_bumps))
+        code = code - ops.mean(code[:, : self.n_support], axis=1, keepdims=True)
+        features = features - ops.mean(features[:, : self.n_support], axis=1, keepdims=True)
+        support = features[:, : self.n_support]
+        transposed = ops.transpose(support, (0, 2, 1))
+        penalised = transposed @ support + self.ridge * ops.eye(features.shape[-1])
+        readout = ops.solve(penalised, transposed @ code[:, : self.n_support])
+        wrong = features[:, self.n_support :] @ readout - code[:, self.n_support :]
+        spread = ops.mean(ops.square(code[:, self.n_support :]))
+        return ops.reshape(ops.mean(ops.square(wrong), axis=-1) / spread, (-1,))
+
+    def get_config(self) -> dict:
+        """Returns what makes the same loss again."""
+        names = ("n_support", "n_crops", "n_bumps", "width", "ridge")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
 class SparseLoss(keras.losses.Loss):
     """One of Keras' sparse losses, fed with one-hot targets `(N, K)`, of which it takes the largest.
 

@@ -44,6 +44,11 @@ __all__ = [
 # near those of the photographs its ImageNet weights saw.
 IMAGENET_MEAN, IMAGENET_SPREAD = 118.0, 58.0
 
+# What `pretrain` made with its defaults, on simulated microscopes, and the only classifiers that it fits.
+PSF = "psf"
+PSF_FILE = Path(__file__).parent / "weights" / "psf.weights.h5"
+PSF_FITS = {"model_name": "ResNet20", "stem_stride": 2, "stem": "none", "scaling": "set", "stabilise": True}
+
 # The layer that scales channels for an adapted stem; where there is none, the stem of three channels is as it was.
 TO_STEM = "to_stem"
 
@@ -71,8 +76,8 @@ def build_classifier(
         n_classes: int >= 2, or >= 1 where an image may have several.
         model_name: `ResNet{6n+2}` of He et al. 2016 for small images, `CNN`, `CNN8`, or a name of
             `keras.applications`.
-        weights: Weights of the backbone: `"imagenet"`, `"none"`, or the path of a `.weights.h5` or `.h5` file of the
-            backbone, or of a `.keras` file that this function built.
+        weights: Weights of the backbone: `"imagenet"`, `"psf"` (ResNet20 and gray crops; see `pretrain`), `"none"`, or
+            the path of a `.weights.h5` or `.h5` file of the backbone, or of a `.keras` file that this function built.
         im_size: Side in pixels to which crops are resized; None leaves them.
         scaling: `"image"`: to mean 0, spread 1 of each crop; `"set"`: to those of the training set; `"range"`: the
             range of the training set to 0..255, and from there as the backbone's ImageNet weights want it.
@@ -98,6 +103,16 @@ def build_classifier(
     (['normalisation', 'backbone', 'head'], (None, 3))
     """
     stem = resolve_stem(stem, model_name, crop_shape[2])
+    if weights == PSF:
+        _check_psf(
+            crop_shape[2],
+            model_name=model_name,
+            stem_stride=stem_stride,
+            stem=stem,
+            scaling=scaling,
+            stabilise=stabilise,
+        )
+        weights = str(PSF_FILE)
     size = (im_size, im_size) if im_size else crop_shape[:2]
     build = functools.partial(build_backbone, model_name, stem_stride=stem_stride)
     normalisation = build_normalisation(crop_shape, im_size, scaling, stabilise, pixels, model_name, stem)
@@ -115,6 +130,15 @@ def build_classifier(
         load_backbone_weights(backbone, weights, stem, order, build_rgb)
     crop = keras.Input(crop_shape, name="crop")
     return keras.Model(crop, head(backbone(normalisation(crop))), name=model_name)
+
+
+def _check_psf(in_channels: int, **values: object) -> None:
+    """Raises `InputError` unless the weights `psf` suit the crops and what is built."""
+    if in_channels != 1:
+        raise InputError(f"--weights psf is for crops of one channel; these have {in_channels}.")
+    for name, value in values.items():
+        if value != PSF_FITS[name]:
+            raise InputError(f"--weights psf wants --{name} {PSF_FITS[name]}. Received: --{name} {value}.")
 
 
 @contextlib.contextmanager
@@ -246,7 +270,7 @@ def load_backbone_weights(
     if path.is_dir():
         raise InputError(f"--weights: {path} is a folder; give {path / 'model.keras'} or another file.")
     if not path.is_file():
-        raise InputError(f"--weights: {path} is not there; give imagenet, none or the path of a weights file.")
+        raise InputError(f"--weights: {path} is not there; give imagenet, psf, none or the path of a weights file.")
     source = load_model(path) if path.suffix == ".keras" else None
     found = _shapes_of(_part_of(source, "backbone", path)) if source else _shapes_in(path)
     in_channels = backbone.input_shape[-1]

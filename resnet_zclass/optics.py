@@ -23,6 +23,7 @@ from resnet_zclass.errors import InputError
 MAX_GRID_PX = 1024
 MAX_ABERRATION = 100.0  # radians; a microscope so bad forms no image
 PUPIL_WIDTHS = 40  # the pupil is sampled so finely that light repeats only after this many times wavelength / NA
+FEW_PUPIL_WIDTHS = 20  # the same where a scalar theory is good enough
 SCAN_DEPTHS = 8  # focus is looked for this many depths of field to either side
 THREADS = 4  # that compute spectra; each holds several times 18 complex numbers per point of its grid
 CHUNK = 64  # crops made at once: few enough to stay in the cache
@@ -39,6 +40,8 @@ class Optics:
         pixel_um: Side of a camera pixel, in um in the sample.
         aberrations: Phase in radians rms by name of the Zernike polynomial (Noll's normalisation).
         bead_um: Diameter of the bead in um, a ball that shines evenly; 0 is a point.
+        pinhole_au: Diameter of a confocal microscope's pinhole in Airy units, `1.22 wavelength / NA`; 0: widefield.
+            The bead is lit by the same point spread function, as if light of its own colour came in.
 
     Raises:
         InputError: For what cannot be.
@@ -56,6 +59,7 @@ class Optics:
     pixel_um: float = 0.1
     aberrations: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"primary spherical": 0.7})
     bead_um: float = 0.1
+    pinhole_au: float = 0.0
 
     def __post_init__(self):
         for name in ("wavelength_um", "index", "pixel_um"):
@@ -66,12 +70,14 @@ class Optics:
             raise InputError(f"--na must lie above 0 and below --index {self.index}. Received: --na {self.na}.")
         if not (self.bead_um >= 0 and math.isfinite(self.bead_um)):
             raise InputError(f"--bead_um must be 0 or more. Received: --bead_um {self.bead_um}.")
+        if not (self.pinhole_au >= 0 and math.isfinite(self.pinhole_au)):
+            raise InputError(f"--pinhole_au must be 0 or more. Received: --pinhole_au {self.pinhole_au}.")
         _check_aberrations(self.aberrations)
 
     @property
     def cutoff_per_um(self) -> float:
-        """Highest spatial frequency in an image, `2 NA / wavelength`, in cycles per um."""
-        return 2 * self.na / self.wavelength_um
+        """Highest spatial frequency in an image, `2 NA / wavelength`, in cycles per um; confocal, twice that."""
+        return (4 if self.pinhole_au else 2) * self.na / self.wavelength_um
 
     @property
     def depth_um(self) -> float:
@@ -84,7 +90,8 @@ class Spectra:
     """2D spectra of a bead's image at several z, from which its crops are drawn.
 
     Attributes:
-        values: Complex array `(Z, Ky, Kx)`; 1 at frequency 0, so that a whole image sums to 1.
+        values: Complex array `(Z, Ky, Kx)`; 1 at frequency 0, so that a whole image sums to 1. Confocal, that is so in
+            focus; elsewhere the pinhole takes light away.
         ky: Frequencies `(Ky,)` along y in cycles per pixel.
         kx: Frequencies `(Kx,)` along x, 0 and above only: the image is real.
         z_um: Array `(Z,)`, z of the bead from the focus.
@@ -130,11 +137,15 @@ def parse_aberrations(words: Sequence[str]) -> dict[str, float]:
     return aberrations
 
 
-def find_focus(optics: Optics) -> float:
+def find_focus(optics: Optics, scalar: bool = False) -> float:
     """Finds the sharpest plane: the greatest sum of squares of an image of given light.
 
     Aberrations move the focus; it is searched, not assumed. Where planes are equally sharp, as are the two line
     foci of astigmatism, it is half-way between them.
+
+    Args:
+        optics: The microscope.
+        scalar: As of `compute_spectra`.
 
     Returns:
         Focus on pyotf's z axis in um, to about 1e-3 of `Optics.depth_um`.
@@ -147,7 +158,7 @@ def find_focus(optics: Optics) -> float:
     """
     size_px = math.ceil(PUPIL_WIDTHS / 2 * optics.wavelength_um / optics.na / optics.pixel_um)
     # The rough model wraps light far from focus, which is no matter: there it is thin.
-    rough, exact = _Model(optics, size_px, rough=True), _Model(optics, size_px)
+    rough, exact = _Model(optics, size_px, scalar=True, pupil_widths=0), _Model(optics, size_px, scalar=scalar)
     step = optics.depth_um / 8
     z_um = np.arange(-8 * SCAN_DEPTHS, 8 * SCAN_DEPTHS + 1) * step
     sharpness = np.array([rough.sharpness(z) for z in z_um])
@@ -159,7 +170,9 @@ def find_focus(optics: Optics) -> float:
     return float(np.mean([z for z, height in fine if height > 0.998 * best]))
 
 
-def compute_spectra(optics: Optics, z_um: Sequence[float], reach_px: float, focus_um: float | None = None) -> Spectra:
+def compute_spectra(
+    optics: Optics, z_um: Sequence[float], reach_px: float, focus_um: float | None = None, scalar: bool = False
+) -> Spectra:
     """Computes the spectra of a bead's image at several z.
 
     Args:
@@ -167,6 +180,8 @@ def compute_spectra(optics: Optics, z_um: Sequence[float], reach_px: float, focu
         z_um: z of the bead from the focus in um, `(Z,)`; above 0 it is farther from the objective.
         reach_px: How far from the bead crops will reach, in pixels. Light repeats only beyond that.
         focus_um: What `find_focus` says, if known already.
+        scalar: Whether light is taken for a scalar wave, on a grid half as wide: ten times as fast, and off by a tenth
+            or so at high apertures. Good for many microscopes none of which need be a certain one.
 
     Raises:
         InputError: If the light spreads too far at these z to be computed.
@@ -176,7 +191,7 @@ def compute_spectra(optics: Optics, z_um: Sequence[float], reach_px: float, focu
     True
     """
     z_um = np.atleast_1d(np.asarray(z_um, float))
-    focus_um = find_focus(optics) if focus_um is None else focus_um
+    focus_um = find_focus(optics, scalar) if focus_um is None else focus_um
     spread = optics.na / math.sqrt(optics.index**2 - optics.na**2)  # of the marginal ray
     margin_um = 4 * optics.wavelength_um / optics.na + optics.bead_um
     far_um = float(np.abs(z_um).max()) + abs(focus_um)
@@ -186,13 +201,15 @@ def compute_spectra(optics: Optics, z_um: Sequence[float], reach_px: float, focu
             f"light spreads over {size_px} pixels {far_um:.3g} um from focus, too many to compute; "
             "choose fewer --planes or a smaller --z_step_um, --crop_px or --na."
         )
-    model = _Model(optics, size_px)
+    model = _Model(optics, size_px, scalar=scalar)
     values = np.empty((len(z_um), len(model.ky), len(model.kx)), complex)
 
     def fill(part: slice) -> None:
         values[part] = model.spectrum(focus_um + z_um[part.start])
 
     map_chunks(fill, len(z_um), size=1, threads=THREADS)
+    if optics.pinhole_au:
+        values /= model.spectrum(focus_um)[0, 0].real
     return Spectra(values, model.ky * optics.pixel_um, model.kx * optics.pixel_um, z_um, focus_um, size_px)
 
 
@@ -223,7 +240,7 @@ def draw_images(spectra: Spectra, plane: np.ndarray, y: np.ndarray, x: np.ndarra
         crop_px: Side of the crops in pixels.
 
     Returns:
-        Float array `(N, crop_px, crop_px)`; over all pixels of the plane it would sum to 1.
+        Float array `(N, crop_px, crop_px)`; over all pixels of the plane it would sum to 1 (confocal: in focus).
 
     >>> spectra = compute_spectra(Optics(na=0.5), [0.0], reach_px=16)
     >>> image = draw_images(spectra, [0], [8.0], [5.0], crop_px=16)[0]
@@ -279,17 +296,17 @@ def _grid_size(optics: Optics, size_px: int) -> int:
 class _Model:
     """pyotf's point spread function on a grid, as the spectrum of a bead's image on a camera."""
 
-    def __init__(self, optics: Optics, size_px: int, rough: bool = False):
+    def __init__(self, optics: Optics, size_px: int, scalar: bool = False, pupil_widths: int | None = None):
         from pyotf.otf import HanserPSF  # here, not above: it loads matplotlib
 
         # Amplitudes want a wider grid than images: what wraps there interferes. Every fold-th frequency of
         # the wide grid is the spectrum of the narrow one, with far light wrapped as intensity.
         period_um = size_px * optics.pixel_um
-        wide_um = PUPIL_WIDTHS * optics.wavelength_um / optics.na
-        self._fold = 1 if rough else math.ceil(wide_um / period_um)
+        widths = (FEW_PUPIL_WIDTHS if scalar else PUPIL_WIDTHS) if pupil_widths is None else pupil_widths
+        self._fold = max(1, math.ceil(widths * optics.wavelength_um / optics.na / period_um))
         n = self._fold * _grid_size(optics, size_px)
         res = self._fold * period_um / n
-        vectors = "none" if rough else "total"  # of the light of dipoles that point anywhere
+        vectors = "none" if scalar else "total"  # of the light of dipoles that point anywhere
         lens = dict(wl=float(optics.wavelength_um), na=float(optics.na), ni=float(optics.index))
         self._psf = HanserPSF(**lens, res=res, size=n, zsize=1, vec_corr=vectors)
         self._pupil = _aberrated_pupil(optics, np.fft.fftfreq(n, res))
@@ -299,6 +316,7 @@ class _Model:
         self._slice_z_um, slices = _slice_bead(optics, np.hypot(self.ky[:, None], self.kx))
         pixel = np.sinc(self.ky * optics.pixel_um)[:, None] * np.sinc(self.kx * optics.pixel_um)
         self._filters = slices * pixel
+        self._pinhole = _pinhole_filter(optics, period_um, n // self._fold) if optics.pinhole_au else None
 
     def spectrum(self, z_um: float) -> np.ndarray:
         """Spectrum `(Ky, Kx)` of a bead at `z_um` on pyotf's axis."""
@@ -307,12 +325,36 @@ class _Model:
         hanser.apply_pupil(self._pupil)
         psf = np.fft.ifftshift(hanser.PSFi, axes=(1, 2))
         spectra = scipy.fft.rfft2(psf / psf.sum(axis=(1, 2), keepdims=True))[:, :: self._fold, :: self._fold]
+        if self._pinhole is not None:
+            spectra = _scan(spectra, self._pinhole)
         return np.sum(spectra[:, *self._band] * self._filters, axis=0)
 
     def sharpness(self, z_um: float) -> float:
         """Sum of squares of the image, by Parseval's theorem, up to a constant."""
         power = np.abs(self.spectrum(z_um)) ** 2
         return float(2 * power.sum() - power[:, self.kx == 0].sum())
+
+
+def _pinhole_filter(optics: Optics, period_um: float, n: int) -> np.ndarray:
+    """Fourier transform of the pinhole's disc, of area 1, at the frequencies `(n, n // 2 + 1)` of a square."""
+    radius = optics.pinhole_au * 0.61 * optics.wavelength_um / optics.na
+    step = period_um / n
+    return _disc_transform(radius * np.hypot(np.fft.fftfreq(n, step)[:, None], np.fft.rfftfreq(n, step)))
+
+
+def _scan(spectra: np.ndarray, pinhole: np.ndarray) -> np.ndarray:
+    """Spectra of confocal images, `(S, Ky, Kx)`, from those of widefield ones: lit times seen through the pinhole.
+
+    Source: Wilson and Sheppard, Theory and Practice of Scanning Optical Microscopy, Academic Press, 1984.
+    """
+    size = (pinhole.shape[0], pinhole.shape[0])
+    return scipy.fft.rfft2(scipy.fft.irfft2(spectra, size) * scipy.fft.irfft2(spectra * pinhole, size))
+
+
+def _disc_transform(k: np.ndarray) -> np.ndarray:
+    """Fourier transform of a disc of radius and area 1, at frequencies in cycles per radius."""
+    argument = 2 * np.pi * np.maximum(k, 1e-12)
+    return 2 * scipy.special.j1(argument) / argument
 
 
 def _climb(model: _Model, low_um: float, high_um: float) -> tuple[float, float]:
@@ -347,8 +389,7 @@ def _slice_bead(optics: Optics, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     depth, weight = np.polynomial.legendre.leggauss(2 + math.ceil(2 * np.pi * radius / optics.depth_um))
     disc = radius * np.sqrt(1 - depth**2)
     share = weight * disc**2 / np.sum(weight * disc**2)
-    argument = 2 * np.pi * disc[:, None, None] * np.maximum(k, 1e-12)
-    return radius * depth, share[:, None, None] * 2 * scipy.special.j1(argument) / argument
+    return radius * depth, share[:, None, None] * _disc_transform(disc[:, None, None] * k)
 
 
 def _check_aberrations(aberrations: Mapping[str, float]) -> None:

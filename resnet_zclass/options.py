@@ -46,6 +46,8 @@ class SimulateOptions:
     """Zernike aberrations as "NAME=RADIANS" (rms, Noll). Without any, +z and -z look alike and cannot be told apart."""
     bead_um: float = 0.1
     """Diameter of the beads in um."""
+    pinhole_au: float = 0.0
+    """Diameter of a confocal microscope's pinhole in Airy units; 0: widefield. --photons are then those in focus."""
     camera_offset: float = 100.0
     """Camera counts without light."""
     camera_gain: float = 1.0
@@ -291,6 +293,32 @@ class TrainOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class PretrainOptions:
+    """Pretrains a backbone on simulated microscopes, as --weights psf was: in hours; if started again, it goes on."""
+
+    save_path: str = ""
+    """File to write, NAME.weights.h5, for train --weights; the losses go into a table beside it."""
+    model_name: str = "ResNet20"
+    """Backbone, a small one for gray images: ResNet20, ResNet32, CNN, ..."""
+    stem_stride: int = 2
+    """Stride of the first convolution of the small ResNets."""
+    epochs: int = 42
+    """Epochs, each on microscopes that were never seen before."""
+    microscopes: int = 64
+    """Microscopes of an epoch, a multiple of 8."""
+    episodes: int = 32
+    """Episodes under each microscope: 64 crops of 4 beads and 64 of others."""
+    learning_rate: float = 2e-3
+    """Learning rate of Adam at the beginning; half a cosine leads down to 0."""
+    processes: int | None = None
+    """Processes that simulate; default one per core."""
+    seed: int = 0
+    """Seed of everything that is drawn."""
+    overwrite: bool = False
+    """Replace what is there."""
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluateOptions:
     """Evaluates a run on a split of its data, beside a classical baseline."""
 
@@ -407,6 +435,7 @@ class ExportOptions:
 COMMANDS: dict[str, type] = {
     "simulate": SimulateOptions,
     "make_dataset": MakeDatasetOptions,
+    "pretrain": PretrainOptions,
     "train": TrainOptions,
     "evaluate": EvaluateOptions,
     "predict": PredictOptions,

@@ -24,6 +24,7 @@ from resnet_zclass.options import (
     ExportOptions,
     MakeDatasetOptions,
     PredictOptions,
+    PretrainOptions,
     SimulateOptions,
     TrainOptions,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "ExportOptions",
     "MakeDatasetOptions",
     "PredictOptions",
+    "PretrainOptions",
     "SimulateOptions",
     "TrainOptions",
     "load_options",

@@ -217,6 +217,7 @@ def _choose_optics(options: SimulateOptions) -> Optics:
         pixel_um=options.pixel_um,
         aberrations=parse_aberrations(options.aberrations),
         bead_um=options.bead_um,
+        pinhole_au=options.pinhole_au,
     )
 
 

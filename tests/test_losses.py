@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+import sklearn.linear_model
 
 from resnet_zclass.backend import keras, tf
 from resnet_zclass.errors import InputError
-from resnet_zclass.losses import LOSSES, AsymmetricLoss, SparseLoss, build_loss, check_loss
+from resnet_zclass.losses import LOSSES, AsymmetricLoss, FewShotLoss, SparseLoss, build_loss, check_loss
 
 RNG = np.random.default_rng(0)
 ONE = np.eye(5, dtype="float32")[RNG.integers(0, 5, 20)]
@@ -117,6 +118,30 @@ def test_a_model_learns_by_every_loss(name, several):
     x, y = (SEVERAL, SEVERAL) if several else (ONE, ONE)
     losses = model.fit(x, y, epochs=5, verbose=0, sample_weight=np.ones(20)).history["loss"]
     assert losses[-1] < losses[0]
+
+
+def test_the_few_shot_loss_is_that_of_a_ridge_regression():
+    rng = np.random.default_rng(0)
+    z, features = rng.uniform(-1, 1, (2 * 30, 1)).astype("float32"), rng.standard_normal((2 * 30, 7)).astype("float32")
+    loss = FewShotLoss(n_support=20, n_crops=30, n_bumps=9, width=0.2, ridge=0.5, reduction=None)
+    codes = np.exp(-0.5 * ((z - np.linspace(-1, 1, 9)) / 0.2) ** 2).reshape(2, 30, 9)
+    codes = codes - codes[:, :20].mean(axis=1, keepdims=True)
+    wrong = []
+    for code, some in zip(codes, features.reshape(2, 30, 7), strict=True):
+        ridge = sklearn.linear_model.Ridge(alpha=0.5).fit(some[:20], code[:20])
+        wrong.append(((ridge.predict(some[20:]) - code[20:]) ** 2).mean(axis=1))
+    expected = np.concatenate(wrong) / (codes[:, 20:] ** 2).mean()
+    np.testing.assert_allclose(loss(z, features), expected, rtol=1e-4)
+
+
+def test_the_few_shot_loss_leads_to_features_that_tell_z():
+    rng = np.random.default_rng(0)
+    z = rng.uniform(-1, 1, (64 * 20, 1)).astype("float32")
+    x = np.concatenate([np.sin(3 * z), np.cos(3 * z), rng.standard_normal((len(z), 6))], axis=1).astype("float32")
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(32, "relu"), keras.layers.Dense(16)])
+    model.compile(keras.optimizers.Adam(1e-2), FewShotLoss(n_support=32, n_crops=64))
+    losses = model.fit(x, z, batch_size=256, shuffle=False, epochs=25, verbose=0).history["loss"]
+    assert losses[-1] < 0.7 * losses[0]
 
 
 @pytest.mark.parametrize(

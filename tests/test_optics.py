@@ -294,3 +294,39 @@ def test_aberrations_that_are_no_numbers_are_refused(word):
 
 def test_an_aberration_given_twice_adds_up():
     assert parse_aberrations(["tip=0.5", "tip = 0.25"]) == {"tip": 0.75}
+
+
+CONFOCAL = Optics(na=1.4, index=1.515, pixel_um=0.02, aberrations={"primary spherical": 0.5}, bead_um=0)
+
+
+def test_a_closed_pinhole_sees_the_square_of_the_widefield_image():
+    z_um = [-0.4, 0.0, 0.4]
+    wide = draw(CONFOCAL, z_um) ** 2
+    narrow = draw(dataclasses.replace(CONFOCAL, pinhole_au=0.01), z_um)
+    # The camera's pixel, in which neither is square, is small here.
+    np.testing.assert_allclose(narrow / narrow[1].max(), wide / wide[1].max(), atol=5e-3)
+
+
+def test_an_open_pinhole_is_widefield():
+    z_um = [-0.4, 0.0, 0.4]
+    wide, open_ = (draw(dataclasses.replace(CONFOCAL, pinhole_au=au), z_um) for au in (0, 1000))
+    np.testing.assert_allclose(open_, wide, atol=2e-3 * wide.max())
+
+
+@pytest.mark.parametrize("pinhole_au", [0.5, 1.0])
+def test_a_pinhole_takes_light_from_beads_out_of_focus(pinhole_au):
+    optics = dataclasses.replace(CONFOCAL, aberrations={}, pinhole_au=pinhole_au)
+    light = compute_spectra(optics, [-0.5, -0.25, 0.0, 0.25, 0.5], reach_px=20).values[:, 0, 0].real
+    assert light[2] == pytest.approx(1)
+    np.testing.assert_allclose(light, light[::-1], rtol=1e-3)
+    assert light[0] < 0.5 * light[1] < 0.5
+
+
+def test_a_scalar_wave_is_right_at_low_apertures():
+    optics = dataclasses.replace(POINT, na=0.3, pixel_um=0.3)
+    z_um = [-5.0, 0.0, 5.0]
+    images = []
+    for scalar in (False, True):
+        spectra = compute_spectra(optics, z_um, 41, scalar=scalar)
+        images.append(draw_images(spectra, np.arange(3), np.full(3, CENTRE), np.full(3, CENTRE), 41))
+    np.testing.assert_allclose(images[1], images[0], atol=0.02 * images[0].max())
