@@ -1,8 +1,8 @@
 """How good z is told after training on few real beads: from scratch, from ImageNet, and from what `pretrain` learnt.
 
-`python -m benchmarks.few_beads STACK.tif --imagenet resnet50_notop.weights.h5` cuts the beads of a stack, labels them by
-distance from their own focus, and trains on some of those in one part of the field (a sixth of them for validation);
-the beads of the opposite part are the test. Splits: the test lies at the bottom, at the top, at the right of the field.
+`python -m benchmarks.few_beads STACK.tif --imagenet resnet50_notop.weights.h5` cuts the beads of a stack, labels them
+by distance from their own focus, and trains on some of those in one part of the field (a sixth of them for
+validation); beads of the opposite part are the test. Splits: it lies at the bottom, the top, the right of the field.
 """
 
 import argparse
@@ -23,7 +23,9 @@ COMMON = ["--soft_labels", 1, "--flip", "--optimizer", "adam", "--schedule", "co
 SMALL = [*COMMON, "--model_name", "ResNet20"]
 RECIPES = {
     "from scratch": [*SMALL, "--weights", "none"],
-    "psf": [*SMALL, "--weights", "psf", "--learning_rate", 3e-3, "--head_epochs", 60, "--fine_tune_learning_rate", 1e-3],
+    "psf": [
+        *SMALL, "--weights", "psf", "--head_epochs", 60, "--learning_rate", 3e-3, "--fine_tune_learning_rate", 1e-3,
+    ],
     "ImageNet ResNet50": [
         *COMMON, "--model_name", "ResNet50", "--im_size", 64, "--head_epochs", 60, "--epochs", 10,
         "--fine_tune_learning_rate", 1e-4,

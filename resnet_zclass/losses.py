@@ -124,6 +124,83 @@ class FewShotLoss(keras.losses.Loss):
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
+def emd_loss(y_true, y_pred):
+    """Squared earth mover's distance of ordered classes, `(N,)`: a sure prediction d planes off costs d.
+
+    Squared differences of the cumulative probabilities are summed over the classes. Hou, Yu & Samaras, Squared Earth
+    Mover's Distance-based Loss for Training Deep Neural Networks, arXiv:1611.05916, 2016.
+
+    Args:
+        y_true: Targets `(N, K)` that sum to 1, classes in their order.
+        y_pred: Probabilities `(N, K)`.
+
+    >>> emd_loss(ops.one_hot([0, 1, 2, 3], 4), ops.one_hot([0, 2, 2, 0], 4)).numpy().tolist()
+    [0.0, 1.0, 0.0, 3.0]
+    """
+    return ops.sum(ops.square(ops.cumsum(y_pred, axis=-1) - ops.cumsum(y_true, axis=-1)), axis=-1)
+
+
+def cumulative_loss(y_true, y_pred):
+    """Cross-entropies of "it lies above plane k", summed over k, `(N,)`: K - 1 yes-or-no questions instead of one of K.
+
+    Each is answered by the same probabilities, so the answers never contradict each other. Frank & Hall, A Simple
+    Approach to Ordinal Classification, ECML 2001. Arguments as of `emd_loss`.
+
+    >>> round(float(cumulative_loss(ops.eye(3)[:1], ops.array([[0.5, 0.25, 0.25]]))[0]), 4)  # log(2) - log(0.75)
+    0.9808
+    """
+    smallest = keras.config.epsilon()
+    below = ops.clip(ops.cumsum(y_pred, axis=-1)[:, :-1], smallest, 1 - smallest)
+    truth = ops.cumsum(y_true, axis=-1)[:, :-1]
+    return -ops.sum(truth * ops.log(below) + (1 - truth) * ops.log(1 - below), axis=-1)
+
+
+def gaussian_loss(y_true, y_pred):
+    """Negative log-likelihood of the plane under a Gaussian with mean and variance of the probabilities, `(N,)`.
+
+    So z is learnt as a number with an error of its own (heteroscedastic regression) by the head of a classifier. A
+    twelfth is added to the variance, that of a plane's own width. Up to a constant. Kendall & Gal, What Uncertainties
+    Do We Need in Bayesian Deep Learning for Computer Vision?, NeurIPS 2017. Arguments as of `emd_loss`.
+
+    >>> round(float(gaussian_loss(ops.eye(3)[:1], ops.array([[0.5, 0.0, 0.5]]))[0]), 4)  # (1 / v + log(v)) / 2
+    0.5016
+    """
+    planes = ops.arange(y_pred.shape[-1], dtype=y_pred.dtype)
+    mean = ops.sum(y_pred * planes, axis=-1, keepdims=True)
+    variance = ops.sum(y_pred * ops.square(planes - mean), axis=-1) + 1 / 12
+    truth = ops.sum(y_true * planes, axis=-1)
+    return (ops.square(truth - mean[:, 0]) / variance + ops.log(variance)) / 2
+
+
+# Of planes, which are classes in an order.
+ORDINAL = {"emd": emd_loss, "cumulative": cumulative_loss, "gaussian": gaussian_loss}
+
+
+class OrdinalLoss(keras.losses.Loss):
+    """One of the losses of planes.
+
+    Args:
+        loss: Its name in `ORDINAL`.
+        reduction: As of every Keras loss.
+        name: Name of the loss.
+
+    >>> float(OrdinalLoss("emd")(ops.one_hot([0, 3], 4), ops.one_hot([0, 0], 4)))
+    1.5
+    """
+
+    def __init__(self, loss: str, reduction: str | None = "sum_over_batch_size", name: str = "ordinal"):
+        super().__init__(name=name, reduction=reduction)
+        self.loss = loss
+
+    def call(self, y_true, y_pred):
+        """Returns the loss of every image, `(N,)`, from targets and probabilities, both `(N, K)`."""
+        return ORDINAL[self.loss](y_true, y_pred)
+
+    def get_config(self) -> dict:
+        """Returns what makes the same loss again."""
+        return {**super().get_config(), "loss": self.loss}
+
+
 class SparseLoss(keras.losses.Loss):
     """One of Keras' sparse losses, fed with one-hot targets `(N, K)`, of which it takes the largest.
 
@@ -169,6 +246,7 @@ LOSSES: dict[str, tuple[Callable | None, Callable | None]] = {
     ),
     "asymmetric": (None, lambda gamma: AsymmetricLoss()),
     "sparse": (lambda gamma: SparseLoss(), None),
+    **{name: (lambda gamma, name=name: OrdinalLoss(name), None) for name in ORDINAL},
 }
 UNFIT = ("circle", "ctc")  # of keras.losses: for embeddings and for sequences, not for probabilities of classes
 
@@ -180,7 +258,7 @@ def build_loss(name: str, several: bool, focal_gamma: float = 2.0) -> keras.loss
         name: `crossentropy` (Keras' categorical or binary), `focal` (Lin et al., Focal Loss for Dense Object
             Detection, ICCV 2017; alpha is 1, not Keras' 0.25, and classes are not balanced, so that with gamma 0 it
             is the cross-entropy), `asymmetric` (several labels only; see `AsymmetricLoss`), `sparse` (one label only;
-            see `SparseLoss`), or another name of `keras.losses`, such as `categorical_hinge` or `CategoricalHinge`.
+            see `SparseLoss`), for planes `emd`, `cumulative` and `gaussian` (see the functions), or another name of `keras.losses`, such as `categorical_hinge` or `CategoricalHinge`.
         several: Whether an image may have several labels.
         focal_gamma: How much `focal` turns to images that are still wrong; >= 0.
 
@@ -198,7 +276,7 @@ def build_loss(name: str, several: bool, focal_gamma: float = 2.0) -> keras.loss
     return SparseLoss(name) if _is_sparse(name) else keras.losses.get(name)
 
 
-def check_loss(name: str, several: bool, mixes: bool = False, soft: bool = False) -> None:
+def check_loss(name: str, several: bool, mixes: bool = False, soft: bool = False, ordered: bool = True) -> None:
     """Refuses a loss that does not exist, or does not fit the labels or the targets made of them.
 
     Args:
@@ -206,6 +284,7 @@ def check_loss(name: str, several: bool, mixes: bool = False, soft: bool = False
         several: Whether an image may have several labels.
         mixes: Whether MixUp or CutMix mixes targets.
         soft: Whether targets are soft labels.
+        ordered: Whether the classes are planes.
 
     Raises:
         InputError: If it does not.
@@ -215,7 +294,9 @@ def check_loss(name: str, several: bool, mixes: bool = False, soft: bool = False
     resnet_zclass.errors.InputError: --mixup and --cutmix make mixed targets, which a sparse loss cannot take; ...
     """
     _check_name(name)
-    if several and (_is_sparse(name) or name.lower().startswith("categorical")):
+    if name in ORDINAL and not ordered:
+        raise InputError(f"--loss {name} is for z planes, whose order it knows; give --loss crossentropy.")
+    if several and (_is_sparse(name) or name.lower().startswith("categorical") or name in ORDINAL):
         raise InputError(f"--loss {name} is for one label per image; give --loss crossentropy, focal or asymmetric.")
     if not several and LOSSES.get(name, (True,))[0] is None:
         raise InputError(f"--loss {name} is for several labels per image; give --loss crossentropy or focal.")

@@ -178,7 +178,8 @@ class TrainOptions:
     batch_size: int = 16
     """Crops per step."""
     loss: str = "crossentropy"
-    """crossentropy, focal, asymmetric (several labels), sparse, or another of Keras' losses."""
+    """crossentropy, focal, asymmetric (several labels), sparse, or another of Keras' losses. Of z planes also emd (earth
+    mover's distance), cumulative (above or below each plane) and gaussian (z with an error of its own)."""
     focal_gamma: float = 2.0
     """How much the focal loss turns to images that are still wrong."""
     optimizer: str = "rmsprop"

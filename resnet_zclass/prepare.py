@@ -79,7 +79,7 @@ def check_trainable(data: Dataset, fit: dict[str, Any], strengths: dict[str, flo
     rz.callbacks.check_monitor(fit["monitor"], len(data.indices("val")) > 0, data.several)
     rz.rounds.build_optimizer(fit["optimizer"], 1e-3)
     mixes = bool(strengths["mixup"] or strengths["cutmix"])
-    rz.losses.check_loss(fit["loss"], data.several, mixes, soft=bool(soft_labels and data.is_z))
+    rz.losses.check_loss(fit["loss"], data.several, mixes, soft=bool(soft_labels and data.is_z), ordered=data.is_z)
     if data.is_z:
         check_z_safe(strengths)
     if not len(data.indices("train")):

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+import scipy
 import sklearn.linear_model
 
 from resnet_zclass.backend import keras, tf
 from resnet_zclass.errors import InputError
-from resnet_zclass.losses import LOSSES, AsymmetricLoss, FewShotLoss, SparseLoss, build_loss, check_loss
+from resnet_zclass.losses import LOSSES, AsymmetricLoss, FewShotLoss, OrdinalLoss, SparseLoss, build_loss, check_loss
 
 RNG = np.random.default_rng(0)
 ONE = np.eye(5, dtype="float32")[RNG.integers(0, 5, 20)]
@@ -31,6 +32,18 @@ CLOSED_FORMS = {
     ("focal", False): lambda: -((1 - (ONE * ONE_P).sum(axis=1)) ** 3) * np.log((ONE * ONE_P).sum(axis=1)),
     ("mean_absolute_error", False): lambda: np.abs(ONE - ONE_P).mean(axis=1),
     ("MeanAbsoluteError", False): lambda: np.abs(ONE - ONE_P).mean(axis=1),
+    ("emd", False): lambda: ((ONE.cumsum(axis=1) - ONE_P.cumsum(axis=1)) ** 2).sum(axis=1),
+    ("cumulative", False): lambda: (
+        -np.log(p_of_truth(ONE.cumsum(axis=1)[:, :-1], ONE_P.cumsum(axis=1)[:, :-1].astype("float64"))).sum(axis=1)
+    ),
+    ("gaussian", False): lambda: (
+        -scipy.stats.norm.logpdf(
+            ONE @ np.arange(5),
+            ONE_P @ np.arange(5),
+            np.sqrt(ONE_P @ np.arange(5) ** 2 - (ONE_P @ np.arange(5)) ** 2 + 1 / 12),
+        )
+        - np.log(2 * np.pi) / 2
+    ),
     ("crossentropy", True): lambda: -np.log(p_of_truth(SEVERAL, SEVERAL_P)).mean(axis=1),
     ("focal", True): lambda: (
         -((1 - p_of_truth(SEVERAL, SEVERAL_P)) ** 3) * np.log(p_of_truth(SEVERAL, SEVERAL_P))
@@ -145,7 +158,8 @@ def test_the_few_shot_loss_leads_to_features_that_tell_z():
 
 
 @pytest.mark.parametrize(
-    "loss", [AsymmetricLoss(3, 2, 0.1), SparseLoss("SparseCategoricalCrossentropy", reduction="sum")]
+    "loss",
+    [AsymmetricLoss(3, 2, 0.1), OrdinalLoss("gaussian"), SparseLoss("SparseCategoricalCrossentropy", reduction="sum")],
 )
 def test_a_loss_is_made_again_from_its_configuration(loss):
     again = type(loss).from_config(loss.get_config())
@@ -164,6 +178,8 @@ def test_a_loss_is_made_again_from_its_configuration(loss):
         (lambda: build_loss("", several=False), "no such loss"),
         (lambda: build_loss("CTC", several=False), "--loss CTC"),
         (lambda: build_loss("focal", several=False, focal_gamma=-1), "--focal_gamma"),
+        (lambda: check_loss("emd", several=True), "--loss emd is for one label per image"),
+        (lambda: check_loss("gaussian", several=False, ordered=False), "--loss gaussian is for z planes"),
         (lambda: check_loss("sparse", False, mixes=True), "--mixup.*--loss crossentropy, or --mixup 0"),
         (lambda: check_loss("sparse_categorical_crossentropy", False, soft=True), "--soft_labels"),
     ],
