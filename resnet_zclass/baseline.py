@@ -9,11 +9,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from resnet_zclass.pack import Subset
-from resnet_zclass.pixels import measure_pixels, stabilise_variance
+from resnet_zclass.pixels import measure_pixels, stabilise_features
 
-MAX_SIDE_PX = 64  # larger crops are averaged down; a linear model has no use for more
 MAX_CROPS = 10_000
-MAX_BYTES = 2**26  # of pixels that are held at a time
 
 
 def fit_baseline(
@@ -34,7 +32,7 @@ def fit_baseline(
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(train_crops))[:MAX_CROPS])
     offset = measure_pixels(train_crops).offset
-    features, truth = _features(Subset(train_crops, chosen), offset), np.asarray(truth)[chosen]
+    features, truth = stabilise_features(Subset(train_crops, chosen), offset), np.asarray(truth)[chosen]
     # Scaled as a whole, not whitened: with equal noise in every pixel the leading components are the telling ones.
     pca = PCA(min(60, *features.shape), random_state=seed).fit(features)
     scale = pca.transform(features).std() or 1.0
@@ -43,7 +41,7 @@ def fit_baseline(
     models = [_fit_logistic(inputs, column) for column in columns]
 
     def predict(crops: np.ndarray) -> np.ndarray:
-        inputs = pca.transform(_features(crops, offset)) / scale
+        inputs = pca.transform(stabilise_features(crops, offset)) / scale
         if truth.ndim == 2:
             return np.column_stack([_probabilities(model, inputs, 2)[:, 1] for model in models])
         return _probabilities(models[0], inputs, n_classes)
@@ -67,19 +65,3 @@ def _probabilities(model: LogisticRegression | int, inputs: np.ndarray, n_classe
     else:
         probabilities[:, model.classes_] = model.predict_proba(inputs)
     return probabilities
-
-
-def _features(crops: np.ndarray, offset: float) -> np.ndarray:
-    """Variance-stabilised pixels, averaged down to 64 px at most, float32 `(N, pixels)`; read part by part."""
-    size = max(1, MAX_BYTES // max(4 * int(np.prod(crops.shape[1:])), 1))
-    parts = [np.arange(start, min(start + size, len(crops))) for start in range(0, len(crops), size)]
-    return np.concatenate([_average_down(stabilise_variance(crops[part], offset)) for part in parts])
-
-
-def _average_down(values: np.ndarray) -> np.ndarray:
-    factor = min(-(-max(values.shape[1:3]) // MAX_SIDE_PX), *values.shape[1:3])
-    height, width = (side // factor * factor for side in values.shape[1:3])
-    blocks = values[:, :height, :width].reshape(
-        len(values), height // factor, factor, width // factor, factor, values.shape[3]
-    )
-    return blocks.mean(axis=(2, 4)).reshape(len(values), -1)

@@ -7,10 +7,8 @@ one clean bead that fits its crop is kept in the table with the reason why it is
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lazy_loader as lazy
@@ -26,6 +24,7 @@ from resnet_zclass.blobs import (
 )
 from resnet_zclass.errors import InputError
 from resnet_zclass.focus import axial_profile, fit_focus
+from resnet_zclass.spots import check_inside
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -138,39 +137,6 @@ def place_spots(stack: np.ndarray, spots: DataFrame, crop_px: int, min_distance_
     return beads
 
 
-def check_inside(spots: DataFrame, field_shape: tuple[int, int], name: str | Path = "") -> None:
-    """Raises `InputError` for the first of `spots` that lies outside a field of `(height, width)` pixels.
-
-    >>> check_inside(pd.DataFrame({"y": [70.0], "x": [3.0]}), (64, 64), "a.tif")
-    Traceback (most recent call last):
-    resnet_zclass.errors.InputError: --spots: y=70, x=3 lies outside the field of 64 x 64 px a.tif; mend the CSV.
-    """
-    height, width = field_shape
-    outside = ~(spots["y"].between(-0.5, height - 0.5) & spots["x"].between(-0.5, width - 0.5))
-    if outside.any():
-        y, x = spots.loc[outside, ["y", "x"]].iloc[0]
-        field = " ".join(filter(None, [f"{height} x {width} px", str(name)]))
-        raise InputError(f"--spots: y={y:g}, x={x:g} lies outside the field of {field}; mend the CSV.")
-
-
-def spots_of(spots: DataFrame, path: Path) -> DataFrame:
-    """The spots of one file: those whose column `source` names it, by path, name or stem; all without that column.
-
-    >>> spots = pd.DataFrame({"y": [1.0, 2.0], "x": 0.0, "source": ["a.tif", "b"]})
-    >>> spots_of(spots, Path("fields/b.tif"))["y"].tolist()
-    [2.0]
-
-    Raises:
-        InputError: If none does.
-    """
-    if "source" not in spots:
-        return spots
-    chosen = spots[spots["source"].isin([path.as_posix(), path.name, path.stem])]
-    if chosen.empty:
-        raise InputError(f"--spots: no row's source names {path}; it wants the file's name, as {path.name}.")
-    return chosen
-
-
 def cut_crops(pages: np.ndarray, y: Sequence[float], x: Sequence[float], crop_px: int) -> np.ndarray:
     """Cuts, round each position, the square of pixels whose middle is nearest to it out of every page.
 
@@ -200,63 +166,6 @@ def cut_crops(pages: np.ndarray, y: Sequence[float], x: Sequence[float], crop_px
             )
         crop[...] = pages[:, top : top + crop_px, left : left + crop_px]
     return crops
-
-
-def read_spots(path: str | Path) -> DataFrame:
-    r"""Reads positions of beads from a CSV.
-
-    Columns are `y,x` in pixels, or TrackMate's `POSITION_Y,POSITION_X`, with TrackMate's further header rows;
-    `frame` (or `FRAME`) and `source` are kept where they stand.
-
-    Returns:
-        DataFrame with `y` and `x` (float), `frame` (int) and `source` (str) where given.
-
-    Raises:
-        InputError: If the file is missing, lacks these columns, or holds a position that is no number.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as tmp:
-    ...     _ = Path(tmp, "spots.csv").write_text("LABEL,POSITION_X,POSITION_Y\nLabel,X,Y\n,(px),(px)\nID1,7.5,3\n")
-    ...     read_spots(f"{tmp}/spots.csv").to_dict("records")
-    [{'y': 3.0, 'x': 7.5}]
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; --spots wants a CSV with columns y,x.")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except (ValueError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is empty or no CSV; expected columns y,x.") from error
-    names = [{"position_y": "y", "position_x": "x"}.get(n.strip().lower(), n.strip().lower()) for n in header]
-    if len(set(names)) < len(names):
-        raise InputError(f"{path} has a column twice ({', '.join(header)}); expected each once.")
-    if not {"y", "x"} <= set(names):
-        raise InputError(f"{path} has columns {', '.join(header)}; expected y,x or POSITION_Y,POSITION_X.")
-    table = pd.DataFrame([dict(zip(names, row, strict=False)) for row in rows], columns=names)
-    spots = table[["y", "x"]].apply(pd.to_numeric, errors="coerce")
-    # TrackMate repeats its header in words and units on up to three rows.
-    is_trackmate = "y" not in header and len(spots) > 0
-    first = int(spots.notna().all(axis=1).to_numpy()[:4].argmax()) if is_trackmate else 0
-    table, spots = table.iloc[first:], spots.iloc[first:]
-    return _checked_spots(table, spots, path)
-
-
-def _checked_spots(table: DataFrame, spots: DataFrame, path: Path) -> DataFrame:
-    if not len(spots):
-        raise InputError(f"{path} holds no positions.")
-    finite = np.isfinite(spots.to_numpy(float)).all(axis=1)
-    if not finite.all():
-        row = table.iloc[int(np.argmin(finite))]
-        raise InputError(f"{path}: y={row['y']!r}, x={row['x']!r} is no position in pixels.")
-    if "frame" in table:
-        frames = pd.to_numeric(table["frame"], errors="coerce")
-        if frames.isna().any() or (frames % 1 != 0).any() or (frames < 0).any():
-            raise InputError(f"{path}: column frame must count 0, 1, 2, ...")
-        spots = spots.assign(frame=frames.astype(int))
-    if "source" in table:
-        spots = spots.assign(source=table["source"].str.strip())
-    return spots.reset_index(drop=True)
 
 
 def _corner(centre: float, crop_px: int) -> int:

@@ -9,6 +9,7 @@ import math
 import numpy as np
 import scipy
 
+COVERAGE = 0.9  # share of images whose set of classes is to hold the true one
 SMALLEST = 1e-12  # probability that counts as none
 
 
@@ -43,6 +44,22 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     """
     logits = np.log(np.maximum(np.asarray(probabilities, np.float64), SMALLEST)) / temperature
     return scipy.special.softmax(logits, axis=1)
+
+
+def fit_sd_factor(error: np.ndarray, sd: np.ndarray) -> float:
+    """What standard deviations are to be multiplied by, so that errors are as large as they say.
+
+    The most likely factor of Gaussian errors: the root mean square of error over deviation. Laves et al.,
+    Well-calibrated Regression Uncertainty in Medical Imaging with Deep Learning, MIDL 2020.
+
+    Args:
+        error: Estimate minus truth, `(N,)`, N >= 1.
+        sd: Standard deviation of each estimate, `(N,)`, above 0.
+
+    >>> fit_sd_factor(np.array([0.1, -0.1]), np.array([0.05, 0.05]))
+    2.0
+    """
+    return float(np.sqrt(np.mean((np.asarray(error) / sd) ** 2)))
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, n_bins: int = 10) -> dict[str, np.ndarray]:

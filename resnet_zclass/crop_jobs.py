@@ -11,11 +11,11 @@ import lazy_loader as lazy
 import numpy as np
 
 from resnet_zclass import __version__
-from resnet_zclass.beads import spots_of
 from resnet_zclass.crops import Crops, StackCrops, cut_stack, join_stacks, read_stack_spots
 from resnet_zclass.files import hash_file, whole_folder
 from resnet_zclass.images import Stack
 from resnet_zclass.job_folder import Input, JobFolder, read_facts
+from resnet_zclass.spots import spots_of
 
 pd = lazy.load("pandas")
 

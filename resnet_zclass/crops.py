@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 import lazy_loader as lazy
 import numpy as np
 
-from resnet_zclass.beads import REASONS, cut_crops, find_beads, place_spots, read_spots, spots_of
+from resnet_zclass.beads import REASONS, cut_crops, find_beads, place_spots
 from resnet_zclass.errors import InputError
 from resnet_zclass.images import Stack, read_stack
 from resnet_zclass.progress import track
+from resnet_zclass.spots import read_spots, spots_of, to_pixels
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -116,7 +117,7 @@ def cut_stack(
         crop_px: int, side of the crops.
         planes: int, number of classes.
         focus: "absolute" or "relative".
-        spots: positions in this stack instead of detection, as of `beads.spots_of`.
+        spots: positions in this stack instead of detection, as of `spots.spots_of`.
         min_distance_px: least distance of two beads.
 
     Raises:
@@ -127,7 +128,7 @@ def cut_stack(
     if spots is None:
         beads = find_beads(stack.planes, crop_px, min_distance_px)
     else:
-        beads = place_spots(stack.planes, spots, crop_px, min_distance_px)
+        beads = place_spots(stack.planes, to_pixels(spots, stack.pixel_um, path), crop_px, min_distance_px)
     beads = choose_planes(beads, len(stack.planes), planes, focus)
     beads["group"] = _name_beads(beads["reason"] == "")
     pixels, rows = _cut_beads(stack.planes, beads, planes, crop_px)
@@ -164,6 +165,9 @@ def join_stacks(
     step_um, note = _agree_on_step({path: part.stack for path, part in parts.items()}, z_step_um)
     classes = name_planes(planes, focus)
     table["label"] = np.take(classes, table["plane"])
+    sizes = {part.stack.pixel_um for part in parts.values()}
+    if len(sizes) == 1 and None not in sizes:
+        table["pixel_um"] = sizes.pop()
     table["z_um"] = (table.pop("offset") * (np.nan if step_um is None else step_um)).round(9)
     fields = [
         (names[path], part.projection, part.beads.assign(group=_prefix(f"{names[path]}_", part.beads["group"])))

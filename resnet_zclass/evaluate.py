@@ -13,6 +13,7 @@ from rich.table import Table
 
 import resnet_zclass as rz
 from resnet_zclass import figures, metrics
+from resnet_zclass.calibration import COVERAGE
 from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_folder
@@ -24,6 +25,7 @@ from resnet_zclass.predict import name_labels, predict_probabilities
 from resnet_zclass.predictions import build_table
 from resnet_zclass.runs import Run, read_run
 from resnet_zclass.splits import SPLITS, shuffle_splits
+from resnet_zclass.trust import measure_calibration, measure_trust
 
 pd = lazy.load("pandas")
 
@@ -42,8 +44,6 @@ HEADLINES = (
     ("rmse_z_um", "RMS error of mean z (um)", 3),
     ("loss", "loss", 3),
 )
-
-COVERAGE = 0.9  # share of images whose set of classes is to hold the true one
 
 # Whose scores stand side by side, and what their keys start with.
 COLUMNS = {
@@ -164,6 +164,7 @@ def evaluate_run(
         if trained_on is not None and split != "val" and len(held := trained_on.indices("val")):
             val = trained_on.labels[held], predict_probabilities(model, Subset(trained_on.crops, held), batch_size)
         scores |= measure_calibration(truth, probabilities, val)
+    scores |= measure_trust(run, data, indices, probabilities)
     limits = measure_limits(data, indices, probabilities, run.z_um)
     if limits:
         scores["crlb_um"] = float(np.sqrt(np.average(limits["bound"] ** 2, weights=limits["n"])))
@@ -261,54 +262,26 @@ def count_seen(data: Dataset, indices: np.ndarray, trained_on: Dataset, split: s
         split: The split that is evaluated.
 
     Returns:
-        `n_seen` (the same pixels stand in split train or val, whatever their file is called) and, if it is the set
-        that the run was trained on, `n_groups_seen` (others of their group stand there).
+        `n_seen` (the same pixels stand in split train or val, whatever their file is called), `n_near_seen` (all but
+        the same, see `duplicates`) and, if it is the set that the run was trained on, `n_groups_seen` (others of
+        their group stand there).
     """
     judged, items = data.items.iloc[indices], trained_on.items
-    seen = items[items["split"].isin(["train"] if split == "val" else ["train", "val"])]
-    counts = {"n_seen": int(judged.digest.isin(seen.digest).sum())}
+    rows = np.flatnonzero(items["split"].isin(["train"] if split == "val" else ["train", "val"]))
+    seen = items.iloc[rows]
+    same = judged.digest.isin(seen.digest).to_numpy()
+    near = rz.duplicates.find_near(Subset(data.crops, indices), Subset(trained_on.crops, rows)) & ~same
+    counts = {"n_seen": int(same.sum()), "n_near_seen": int(near.sum())}
     if data is trained_on:
         counts["n_groups_seen"] = int(judged["group"].isin(seen["group"]).sum())
-    for key, words in (("n_seen", "are images"), ("n_groups_seen", "belong to groups")):
+    words = {"n_seen": "are images", "n_near_seen": "are all but images", "n_groups_seen": "belong to groups"}
+    for key, what in words.items():
         if counts.get(key):
             print(
-                f"warning: {counts[key]} of {len(judged)} images {words} that training saw too, so the scores flatter.",
+                f"warning: {counts[key]} of {len(judged)} images {what} that training saw too, so the scores flatter.",
                 file=sys.stderr,
             )
     return counts
-
-
-def measure_calibration(
-    labels: np.ndarray, probabilities: np.ndarray, val: tuple[np.ndarray, np.ndarray] | None
-) -> dict[str, float]:
-    """Whether the probabilities of a split mean what they say, before and after what its set's split val teaches.
-
-    Args:
-        labels: True class indices, int array `(N,)`.
-        probabilities: Array `(N, K)`.
-        val: The same two of split val; None: nothing is fitted.
-
-    Returns:
-        `ece`; with `val` also `temperature`, `ece_tempered`, `loss_tempered`, and `set_coverage` and `set_size` (mean
-        number of classes) of sets that are to hold the true class for `COVERAGE` of the images.
-
-    >>> sure, wrong = np.array([[0.9, 0.1]] * 4), np.array([0, 0, 0, 1])
-    >>> {key: round(value, 3) for key, value in measure_calibration(wrong, sure, (wrong, sure)).items()}
-    {'ece': 0.15, 'temperature': 2.0, 'ece_tempered': 0.0, 'loss_tempered': 0.562, 'set_coverage': 1.0, 'set_size': 2.0}
-    """
-    scores = {"ece": rz.calibration.expected_calibration_error(labels, probabilities)}
-    if val is None:
-        return scores
-    temperature = rz.calibration.fit_temperature(*val)
-    tempered = rz.calibration.apply_temperature(probabilities, temperature)
-    sets = rz.calibration.choose_sets(probabilities, rz.calibration.fit_set_threshold(*val, COVERAGE))
-    return scores | {
-        "temperature": temperature,
-        "ece_tempered": rz.calibration.expected_calibration_error(labels, tempered),
-        "loss_tempered": metrics.cross_entropy(labels, tempered),
-        "set_coverage": float(sets[np.arange(len(labels)), labels].mean()),
-        "set_size": float(sets.sum(axis=1).mean()),
-    }
 
 
 def measure_limits(
@@ -427,6 +400,10 @@ def print_scores(scores: dict, title: str) -> None:
             f"sets to hold the true class of {COVERAGE:.0%} of the images hold that of {scores['set_coverage']:.1%}, "
             f"with {scores['set_size']:.2f} classes on average"
         )
+    if "z_sd_ratio" in scores:
+        print(f"errors of z are {scores['z_sd_ratio']:.2f} times as large as z_um_sd says")
+    if "n_unlike" in scores:
+        print(f"unlike the training set: {scores['n_unlike']} of {scores['n']} crops")
     if "rmse_to_crlb" in scores and np.isfinite(scores["rmse_to_crlb"]):
         print(
             f"z, mean of the probabilities: RMS error {scores['rmse_z_um']:.4f} um, {scores['rmse_to_crlb']:.2f} times "

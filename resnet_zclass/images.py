@@ -200,6 +200,21 @@ def read_stack(path: str | Path) -> Stack:
     return Stack(planes, step_um, pixel_um, source)
 
 
+def read_pixel_um(path: str | Path) -> float | None:
+    """Side of a pixel in um as a TIFF's metadata has it; None of one that does not say, and of other images.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as tmp:
+    ...     write_stack(f"{tmp}/a.tif", np.zeros((2, 4, 4), "uint8"), pixel_um=0.05)
+    ...     round(read_pixel_um(f"{tmp}/a.tif"), 6)
+    0.05
+    """
+    if Path(path).suffix.lower() not in TIFF_SUFFIXES:
+        return None
+    with open_tiff(Path(path)) as tiff:
+        return read_units(tiff)[1]
+
+
 def write_stack(
     path: str | Path, planes: np.ndarray, z_step_um: float | None = None, pixel_um: float | None = None
 ) -> None:

@@ -258,7 +258,8 @@ def build_loss(name: str, several: bool, focal_gamma: float = 2.0) -> keras.loss
         name: `crossentropy` (Keras' categorical or binary), `focal` (Lin et al., Focal Loss for Dense Object
             Detection, ICCV 2017; alpha is 1, not Keras' 0.25, and classes are not balanced, so that with gamma 0 it
             is the cross-entropy), `asymmetric` (several labels only; see `AsymmetricLoss`), `sparse` (one label only;
-            see `SparseLoss`), for planes `emd`, `cumulative` and `gaussian` (see the functions), or another name of `keras.losses`, such as `categorical_hinge` or `CategoricalHinge`.
+            see `SparseLoss`), for planes those of `ORDINAL`, or another name of `keras.losses`, such as
+            `categorical_hinge` or `CategoricalHinge`.
         several: Whether an image may have several labels.
         focal_gamma: How much `focal` turns to images that are still wrong; >= 0.
 

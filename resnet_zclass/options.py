@@ -178,8 +178,8 @@ class TrainOptions:
     batch_size: int = 16
     """Crops per step."""
     loss: str = "crossentropy"
-    """crossentropy, focal, asymmetric (several labels), sparse, or another of Keras' losses. Of z planes also emd (earth
-    mover's distance), cumulative (above or below each plane) and gaussian (z with an error of its own)."""
+    """crossentropy, focal, asymmetric (several labels), sparse, or another of Keras' losses. For z planes also
+    emd (earth mover), cumulative (above or below each plane) and gaussian (z with an error of its own)."""
     focal_gamma: float = 2.0
     """How much the focal loss turns to images that are still wrong."""
     optimizer: str = "rmsprop"
@@ -355,7 +355,19 @@ class PredictOptions:
     pred_save_name: str = ""
     """NumPy file (N, classes) of the probabilities to write as well."""
     spots: str = ""
-    """CSV of bead positions (columns y,x in pixels) at which to cut crops instead of finding beads."""
+    """Bead positions at which to cut crops instead of finding beads: a CSV of y,x in pixels (and frame,track), a table
+    of trackpy, or a CSV or XML of TrackMate; or a folder with one of these per movie, of the same stem."""
+    tracks_save_path: str = ""
+    """With --spots, folder to write: the spots again in their own format with z, displacement and velocity of every
+    track (tracks.csv), and a picture in 3D."""
+    smooth: bool = False
+    """Smooth z along tracks in --tracks_save_path, as of beads that drift and diffuse (Kalman, RTS)."""
+    frame_s: float | None = None
+    """Time from frame to frame in s, for velocities; default: they are per frame."""
+    pixel_um: float | None = None
+    """Side of a pixel in um, where images do not say or say wrongly."""
+    any_pixel_size: bool = False
+    """Predict beads in images with other pixels than those that the run was trained on."""
     batch_size: int = 64
     """Crops per step."""
     engine: Literal["auto", "keras", "onnx", "litert"] = "auto"

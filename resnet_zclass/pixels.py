@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 
 MAX_SAMPLE_BYTES = 2**28  # of the sample as float32
+MAX_SIDE_PX = 64  # to which larger crops are averaged down for linear models, which have no use for more
+MAX_BYTES = 2**26  # of pixels that are held at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,3 +94,24 @@ def stabilise_variance(crops: np.ndarray, offset: float) -> np.ndarray:
     [0.0, 3.0]
     """
     return np.sqrt(np.maximum(np.asarray(crops, np.float32) - np.float32(offset), 0))
+
+
+def stabilise_features(crops: np.ndarray, offset: float) -> np.ndarray:
+    """Variance-stabilised pixels `(N, pixels)`, float32, averaged down to 64 px at most; crops are read part by part.
+
+    >>> stabilise_features(np.full((2, 128, 128, 1), 109, "uint16"), offset=100.0).shape
+    (2, 4096)
+    """
+    size = max(1, MAX_BYTES // max(4 * int(np.prod(crops.shape[1:])), 1))
+    parts = [np.arange(start, min(start + size, len(crops))) for start in range(0, len(crops), size)]
+    return np.concatenate([average_down(stabilise_variance(crops[part], offset)) for part in parts])
+
+
+def average_down(values: np.ndarray) -> np.ndarray:
+    """Pixels `(N, P)` of images `(N, H, W, C)`, which are averaged down to 64 px at most."""
+    factor = min(-(-max(values.shape[1:3]) // MAX_SIDE_PX), *values.shape[1:3])
+    height, width = (side // factor * factor for side in values.shape[1:3])
+    blocks = values[:, :height, :width].reshape(
+        len(values), height // factor, factor, width // factor, factor, values.shape[3]
+    )
+    return blocks.mean(axis=(2, 4)).reshape(len(values), -1)

@@ -7,23 +7,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import lazy_loader as lazy
 import numpy as np
 
 import resnet_zclass as rz
 from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import check_output
+from resnet_zclass.files import check_output, check_replaceable, whole_folder
 from resnet_zclass.growing import growing_array, growing_table, working_behind
 from resnet_zclass.options import PredictOptions
-from resnet_zclass.opts import require
+from resnet_zclass.opts import pick, require
 from resnet_zclass.predictions import build_table, predict_parts
 from resnet_zclass.runs import Run, read_run
+
+TRACKS_FILE = "tracks.csv"
 
 if TYPE_CHECKING:
     import keras
     from pandas import DataFrame
 
     from resnet_zclass.loader import Dataset
+
+pd = lazy.load("pandas")
 
 
 @command("predict")
@@ -34,8 +39,10 @@ def main(options: PredictOptions) -> None:
         rz.dask_jobs.check_scheduler(options.dask_scheduler, options.dask_workers)
         return _predict_with_dask(options)
     npy_path = _check_outputs(options.inputs, options.pred_save_path, options.pred_save_name, options.overwrite)
+    _check_tracks(options)
     run = read_run(options.load_logs_path)
-    engine, parts = predict_parts(run, options.inputs, options.spots, options.batch_size, options.engine)
+    sizes = pick(options, "pixel_um", "any_pixel_size")
+    engine, parts = predict_parts(run, options.inputs, options.spots, options.batch_size, options.engine, **sizes)
     columns: dict[str, None] = {}
     n_rows = 0
     with contextlib.closing(parts), contextlib.ExitStack() as stack:  # both files or none
@@ -53,11 +60,57 @@ def main(options: PredictOptions) -> None:
             append(rows, probabilities)
             n_rows += len(rows)
     print(f"rows: {n_rows}, in {options.pred_save_path}; engine: {engine}")
+    if run.cut_out and run.z_um is None:
+        print("note: the run does not know its z step, so z_um is empty; label is the plane.")
+    if options.tracks_save_path:
+        write_tracks(options)
     if npy_path:
         print(f"probabilities {(n_rows, probabilities.shape[1])}: {npy_path}")
 
 
+def _check_tracks(options: PredictOptions) -> None:
+    """Refuses what cannot be said of tracks before anything is predicted."""
+    if not options.tracks_save_path:
+        if options.smooth:
+            raise InputError("--smooth is of tracks; give a folder for them with --tracks_save_path.")
+        return
+    if not options.spots:
+        raise InputError("--tracks_save_path wants the spots of the movie; give their file with --spots.")
+    for name in ("frame_s", "pixel_um"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise InputError(f"--{name} must be above 0. Received: --{name} {value:g}.")
+    if "frame" not in rz.spots.read_spots(options.spots):
+        raise InputError(f"--tracks_save_path: {options.spots} has no column frame, so it is no movie's.")
+    if options.smooth:
+        rz.extras.need("filterpy", extra="tracks")
+    check_replaceable(options.tracks_save_path, options.overwrite, mark=TRACKS_FILE)
+
+
+def write_tracks(options: PredictOptions) -> None:
+    """Writes the spots again with their z, what became of every track, and a picture; says what it wrote."""
+    table = pd.read_csv(options.pred_save_path, dtype={"track": str, "reason": str})
+    table = table.assign(track=table.get("track", ""), reason=table.reason.fillna(""))
+    if options.smooth:
+        table, step_um = rz.tracks.smooth_tracks(table)
+        print(f"smoothed: beads diffuse by {step_um:.3g} um in z from frame to frame")
+    pixel_um = options.pixel_um or rz.images.read_pixel_um(table.file[0])
+    spots_path = Path(options.spots)
+    with whole_folder(options.tracks_save_path, options.overwrite, mark=TRACKS_FILE) as folder:
+        for path in rz.spots.list_spot_files(spots_path) if spots_path.is_dir() else [spots_path]:
+            own = table[table.file.map(lambda file: Path(file).stem) == path.stem] if spots_path.is_dir() else table
+            rz.spots.write_spots(path, folder / path.name, own)
+        summary = rz.tracks.summarise_tracks(table, pixel_um, options.frame_s)
+        summary.to_csv(folder / TRACKS_FILE, index=False)
+        if len(summary):
+            rz.tracks.draw_tracks(table, folder / "tracks.png", pixel_um)
+    lengths = "" if pixel_um else ", y and x in pixels (--pixel_um tells their size)"
+    print(f"spots with z, and {len(summary)} tracks{lengths}: {options.tracks_save_path}")
+
+
 def _predict_with_dask(options: PredictOptions) -> None:
+    if options.tracks_save_path or options.smooth or options.pixel_um or options.any_pixel_size:
+        raise InputError("tracks and pixel sizes are not for --dask_scheduler; predict such movies without it.")
     if options.pred_save_name:
         raise InputError("--pred_save_name is not for --dask_scheduler; the parts hold the probabilities (p_...).")
     if "" in options.inputs:

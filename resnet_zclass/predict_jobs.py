@@ -59,7 +59,7 @@ def predict_folder(
             answer, or all images failed or hold no bead.
     """
     if spots:
-        rz.beads.read_spots(spots)  # a fault is to be told once, not for each image
+        rz.spots.read_spots(spots)  # a fault is to be told once, not for each image
     images = find_images(run, inputs)
     engine, engine_path = rz.engines.choose_engine(run.path, engine)
     suffix = ".csv" if Path(folder).suffix == ".csv" else ".parquet"
@@ -106,7 +106,7 @@ class PredictTask:
         run, spots = _read_shared(self)
         # Positions are looked up by the name that the user gave, files are read by the name that holds everywhere.
         if spots is not None:
-            spots = rz.beads.spots_of(spots, Path(item.name)).drop(columns="source", errors="ignore")
+            spots = rz.spots.spots_of(spots, Path(item.name)).drop(columns="source", errors="ignore")
         file = str(Path(item.name).parent / item.files[0].name)
         predict = functools.partial(_predict, self, threads)
         parts = predict_images(run, {Path(item.name): item.files}, spots, self.batch_size, predict, title="")
@@ -116,15 +116,19 @@ class PredictTask:
         grow = growing_table if item.part_path.suffix == ".csv" else growing_parquet
         with grow(item.part_path) as append:
             for rows, probabilities in itertools.chain([first], parts):
-                append(build_part(run, [row | {"file": file} for row in rows], probabilities, spots is not None))
+                append(build_part(run, [row | {"file": file} for row in rows], probabilities, spots))
                 n_rows += len(rows)
         return n_rows
 
 
-def build_part(run: Run, rows: list[dict], probabilities: np.ndarray, has_spots: bool) -> "DataFrame":
+def build_part(run: Run, rows: list[dict], probabilities: np.ndarray, spots: "DataFrame | None") -> "DataFrame":
     """As `predictions.build_table`, with columns and types that are the same for all images of a run."""
-    places = ["y", "x"] if run.cut_out or has_spots else []
-    columns = ["file", "page", *places, *(["id"] if run.thresholds is not None else [])]
+    places = ["y", "x"] if run.cut_out or spots is not None else []
+    unlike = ["unlike"] if run.familiar is not None else []
+    given = [] if spots is None else [*(name for name in ("frame", "track") if name in spots), "spot"]
+    reason = [] if spots is None else ["reason"]
+    columns = ["file", "page", *places, *given, *unlike, *reason, *(["id"] if run.thresholds is not None else [])]
+    places += unlike
     table = build_table(run, rows, probabilities, columns)
     return table.astype({"page": "int64", "z_um": "float64", "z_um_sd": "float64", **dict.fromkeys(places, "float64")})
 
@@ -136,7 +140,7 @@ def _predict(task: PredictTask, threads: int, crops: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=1)
 def _read_shared(task: PredictTask) -> "tuple[Run, DataFrame | None]":
     """The run and the positions, read by each worker process once for all images of a job."""
-    return read_run(task.run_path), rz.beads.read_spots(task.spots_path) if task.spots_path else None
+    return read_run(task.run_path), rz.spots.read_spots(task.spots_path) if task.spots_path else None
 
 
 @functools.lru_cache(maxsize=1)

@@ -76,6 +76,11 @@ def check_trainable(data: Dataset, fit: dict[str, Any], strengths: dict[str, flo
         shared = set(data.items.group[data.indices(split)]) & set(data.items.group[data.items.split.isin(others)])
         if shared:
             print(f"warning: {len(shared)} groups stand in {split} and in {' or '.join(others)}: {split} flatters.")
+    if data.items.group.is_unique and not (data.path / "manifest.csv").is_file() and len(data.indices("train")):
+        print(
+            "warning: which images belong together (a bead, a field, an experiment) is not known, so training may see "
+            "what it is tested on; --group_regex finds it in the names of the files."
+        )
     rz.callbacks.check_monitor(fit["monitor"], len(data.indices("val")) > 0, data.several)
     rz.rounds.build_optimizer(fit["optimizer"], 1e-3)
     mixes = bool(strengths["mixup"] or strengths["cutmix"])

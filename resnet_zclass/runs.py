@@ -1,7 +1,9 @@
 """A run: the folder that training leaves and that evaluate and predict read everything from."""
 
 import dataclasses
+import functools
 import json
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,8 @@ MODEL_FILE = "model.keras"
 SPLIT_FILE = "split.csv"  # which images the run was trained, validated and is to be tested on
 CROPS_FILE = "crops.json"  # what its crops are like
 FOLDS_FILE = "folds.json"
+CALIBRATION_FILE = "calibration.json"  # what its split val taught of how far to trust it
+FAMILIAR_FILE = "familiar.npz"  # what the beads that it was trained on look like
 OWN = ["label", "group", "digest"]  # what must not have changed about an image
 CLASS_COLUMNS = ("LabelText", "LabelInteger", "z_um")
 ROUND_FOLDERS = ("origin_model", "fine_tune_model")  # round 1, round 2
@@ -45,6 +49,7 @@ class Run:
         crop_shape: `(H, W, C)` of its crops.
         resized: Whether images are brought to that size, rather than have it.
         cut_out: Whether its crops were cut out of larger images, as those of beads are.
+        pixel_um: Side of a pixel of these in um; None if that is not known.
     """
 
     path: Path
@@ -54,6 +59,7 @@ class Run:
     crop_shape: tuple[int, int, int]
     resized: bool
     cut_out: bool
+    pixel_um: float | None = None
 
     @property
     def class_names(self) -> list[str]:
@@ -70,6 +76,25 @@ class Run:
     def thresholds(self) -> np.ndarray | None:
         """Probability from which a class is predicted, float array `(K,)`; None where images have one label."""
         return self.classes.threshold.to_numpy(float) if "threshold" in self.classes else None
+
+    @functools.cached_property
+    def calibration(self) -> dict[str, float] | None:
+        """What split val taught, as `train.calibrate` says; None if there was none, or the run is an old one."""
+        path = self.path / CALIBRATION_FILE
+        try:
+            found = json.loads(path.read_text()) if path.is_file() else None
+            return found and {key: float(value) for key, value in found.items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} is damaged ({error}); remove it to predict without it.") from error
+
+    @functools.cached_property
+    def familiar(self) -> "rz.unlike.Familiar | None":
+        """What its beads look like; None if its images are none, or the run is an old one."""
+        path = self.path / FAMILIAR_FILE
+        try:
+            return rz.unlike.load_familiar(path) if path.is_file() else None
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} is damaged ({error}); remove it to predict without it.") from error
 
     def read_set(self, data_path: str | Path, label_table: str = "") -> "Dataset":
         """Reads another set as the run's own was read: channels, size, classes; all of it is test if unsplit."""
@@ -150,8 +175,16 @@ def read_run(path: str | Path) -> Run:
         facts = json.loads((path / CROPS_FILE).read_text())
         crop_shape = tuple(map(int, facts["crop_shape"]))
         resized, cut_out = bool(facts["resized"]), bool(facts["cut_out"])
+        pixel_um = facts.get("pixel_um") and float(facts["pixel_um"])
         return Run(
-            path, load_options("train", path / "opts.toml"), classes, facts["dtype"], crop_shape, resized, cut_out
+            path,
+            load_options("train", path / "opts.toml"),
+            classes,
+            facts["dtype"],
+            crop_shape,
+            resized,
+            cut_out,
+            pixel_um,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path / CROPS_FILE} is damaged: {error}") from error
@@ -240,6 +273,8 @@ def start_run(path: Path, options: TrainOptions, data: "Dataset", is_fold: bool 
     check_free(path, overwrite=True)
     facts = {"dtype": data.crops.dtype.name, "crop_shape": list(data.crops.shape[1:]), "resized": data.resized}
     facts["cut_out"] = data.is_z
+    if "pixel_um" in data.items and data.items.pixel_um.nunique(dropna=False) == 1:
+        facts["pixel_um"] = float(data.items.pixel_um.iloc[0])
     with whole_folder(path, overwrite=True) as partial:
         save_options(partial / "opts.toml", options)
         write_classes(partial, data)

@@ -205,7 +205,7 @@ def simulate_crops(
 
     map_chunks(fill, n, size=256, title="simulating crops")
     manifest = pd.DataFrame({"split": np.concatenate(split), "label": np.array(scene.labels)[plane], "group": group})
-    manifest = manifest.assign(source="simulated", plane=plane, z_um=scene.z_um[plane])
+    manifest = manifest.assign(source="simulated", plane=plane, z_um=scene.z_um[plane], pixel_um=scene.optics.pixel_um)
     return crops, manifest.assign(**dict(zip(TRUTH, truth.T, strict=True)))
 
 

@@ -18,21 +18,31 @@ from resnet_zclass.runs import Run
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+PIXEL_TOLERANCE = 0.05  # relative difference of pixel sizes that no bead shows
+
 
 def read_crops(
-    run: Run, images: dict[Path, tuple[Path, ...]], spots: "DataFrame | None" = None, title: str = "predicting"
+    run: Run,
+    images: dict[Path, tuple[Path, ...]],
+    spots: "DataFrame | None" = None,
+    title: str = "predicting",
+    pixel_um: float | None = None,
+    any_pixel_size: bool = False,
 ) -> Iterator[tuple[list[dict], np.ndarray]]:
     """Yields the crops of images, some at a time, as the run takes them.
 
     Args:
         run: A finished run.
         images: Files of every image, one per channel, as of `channels.group_channels`.
-        spots: Table of positions at which crops are cut, as of `beads.read_spots`.
+        spots: Table of positions at which crops are cut, as of `spots.read_spots`.
         title: What the progress bar says; none is shown if this is empty.
+        pixel_um: Side of a pixel in um, where images do not say or say wrongly.
+        any_pixel_size: Whether beads are cut out of images with other pixels than those trained on.
 
     Returns:
-        Iterator of `(rows, crops)`: dicts of `file,page`, and `y,x` where beads were cut out, and `id` where images
-        have several labels; and crops `(n, H, W, C)` of the run's type.
+        Iterator of `(rows, crops)`: dicts of `file,page`, and `y,x` where beads were cut out, with `spots` also
+        `frame,track` (if given), `spot` (its row) and `reason` (why it has no crop, which is then black), and `id`
+        where images have several labels; and crops `(n, H, W, C)` of the run's type.
 
     Raises:
         InputError: If an image is unreadable or is none of the run's.
@@ -40,9 +50,15 @@ def read_crops(
     with count_up(title, total=len(images)) as advance:
         for image, files in images.items():
             named = {"id": image.name if run.options.channels else image.stem} if run.thresholds is not None else {}
+            own = None
+            if spots is not None or run.pixel_um is not None:
+                size_um = pixel_um or rz.images.read_pixel_um(files[0])
+                own = None if spots is None else _spots_of(spots, image, size_um)
             with open_channels(files) as pages:
                 done = 0
-                for rows, crops in cut_pages(pages, files, run.crop_shape, spots, run.resized, run.cut_out):
+                if run.cut_out and run.pixel_um and (own is not None or pages.shape[1:3] != run.crop_shape[:2]):
+                    _check_pixel_size(size_um, run.pixel_um, files[0], any_pixel_size)
+                for rows, crops in cut_pages(pages, files, run.crop_shape, own, run.resized, run.cut_out):
                     if not rows:
                         continue
                     run.check_crops(crops.dtype, files[0])
@@ -50,6 +66,21 @@ def read_crops(
                     done_before, done = done, (rows[-1]["page"] + 1) / pages.shape[0]
                     advance(done - done_before)
                 advance(1 - done)
+
+
+def _spots_of(spots: "DataFrame", path: Path, pixel_um: float | None) -> "DataFrame":
+    """The spots of an image, in pixels, with `spot`, their number in its file."""
+    own = rz.spots.to_pixels(rz.spots.spots_of(spots, path), pixel_um, path)
+    return own.assign(spot=np.arange(len(own)))
+
+
+def _check_pixel_size(size_um: float | None, trained_um: float, path: Path, is_any_right: bool) -> None:
+    """Refuses beads that are larger or smaller on the camera than those of the training set."""
+    if size_um is not None and not is_any_right and abs(size_um / trained_um - 1) > PIXEL_TOLERANCE:
+        raise InputError(
+            f"{path} has pixels of {size_um:.4g} um, the run was trained on {trained_um:.4g} um, so its beads look "
+            "different; --any_pixel_size predicts them all the same, --pixel_um mends a file that says wrong."
+        )
 
 
 def batch_crops(
@@ -103,14 +134,12 @@ def cut_pages(
         cuts: Whether beads are looked for in larger pages; else these are refused without `spots`.
 
     Raises:
-        InputError: If pages are smaller than a crop or of other channels, or spots lie too near the border.
+        InputError: If pages are smaller than a crop or of other channels, or a spot's frame is beyond them.
     """
     path, height = files[0], crop_shape[0]
     whole = _check_pages(pages.shape, path, crop_shape, spots is not None, resized, cuts)
-    if spots is not None:
-        spots = rz.beads.spots_of(spots, path)
-        if "frame" in spots and spots.frame.max() >= pages.shape[0]:
-            raise InputError(f"--spots: frame {spots.frame.max()} is beyond {path}, which has {pages.shape[0]} pages.")
+    if spots is not None and "frame" in spots and spots.frame.max() >= pages.shape[0]:
+        raise InputError(f"--spots: frame {spots.frame.max()} is beyond {path}, which has {pages.shape[0]} pages.")
     start = 0
     for run in pages.runs(pages.run_length):
         indices = range(start, start + len(run))
@@ -150,13 +179,14 @@ def _cut_page(
 ) -> tuple[list[dict], np.ndarray]:
     if spots is None:
         positions = rz.beads.find_beads_in_page(page.mean(axis=-1), crop_px)
-        positions = positions[positions.reason == ""]
+        positions = positions[positions.reason == ""][["y", "x"]]
+        fits = np.ones(len(positions), bool)
     else:
         positions = spots[spots.frame == index] if "frame" in spots else spots
-        rz.beads.check_inside(positions, page.shape[:2], path)
-    try:
-        cuts = rz.beads.cut_crops(np.moveaxis(page, -1, 0), positions.y, positions.x, crop_px)
-    except InputError as error:
-        raise InputError(f"--spots: {path}, page {index}: {error}") from error
-    rows = [{"file": str(path), "page": index, "y": y, "x": x} for y, x in positions[["y", "x"]].to_numpy()]
-    return rows, np.moveaxis(cuts, 1, -1)
+        reasons = rz.spots.judge_places(positions, page.shape[:2], crop_px)
+        kept = [column for column in ("y", "x", "frame", "track", "spot") if column in positions]
+        positions, fits = positions[kept].assign(reason=reasons), reasons == ""
+    inside = positions[fits]
+    crops = np.zeros((len(positions), crop_px, crop_px, page.shape[-1]), page.dtype)
+    crops[fits] = np.moveaxis(rz.beads.cut_crops(np.moveaxis(page, -1, 0), inside.y, inside.x, crop_px), 1, -1)
+    return [{"file": str(path), "page": index, **row} for row in positions.to_dict("records")], crops

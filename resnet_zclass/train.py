@@ -39,6 +39,7 @@ from resnet_zclass.runs import (
     write_classes,
 )
 from resnet_zclass.simulate import simulate_demo
+from resnet_zclass.trust import learn_trust
 from resnet_zclass.workers import launch_workers, list_facts, take_part
 
 if TYPE_CHECKING:
@@ -230,6 +231,7 @@ def train_run(
     model, *_ = rz.stripping.strip_model(model)  # of mixed precision, for whoever runs it
     if thresholds == "fit":
         write_classes(run_path, data, fit_on_validation(model, data))
+    learn_trust(run_path, model, data, made.camera_offset, fit["seed"])
     with whole_file(run_path / MODEL_FILE, lasting=True) as partial:
         model.save(partial)
     clear_states(run_path)

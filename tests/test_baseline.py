@@ -75,5 +75,5 @@ def test_several_labels_are_told_one_by_one(halves):
 def test_crops_are_read_part_by_part_with_the_same_result(halves, monkeypatch):
     crops, labels, others, _ = halves
     whole = predict_baseline(crops, labels, others, 4)
-    monkeypatch.setattr("resnet_zclass.baseline.MAX_BYTES", 4096)
+    monkeypatch.setattr("resnet_zclass.pixels.MAX_BYTES", 4096)
     np.testing.assert_allclose(predict_baseline(crops, labels, others, 4), whole, atol=1e-9)

@@ -4,11 +4,12 @@ import pytest
 import scipy.optimize
 from drawn_stacks import draw_stack, place_grid
 
-from resnet_zclass.beads import cut_crops, find_beads, find_beads_in_page, place_spots, read_spots
+from resnet_zclass.beads import cut_crops, find_beads, find_beads_in_page, place_spots
 from resnet_zclass.blobs import blob_scales, filter_blobs, find_blobs, find_scale
 from resnet_zclass.errors import InputError
 from resnet_zclass.focus import fit_focus
 from resnet_zclass.images import read_stack
+from resnet_zclass.spots import read_spots
 
 
 def used(beads):

@@ -65,12 +65,27 @@ def test_what_training_saw_is_counted_and_told(groups_alike, capsys):
     items.loc[[201, 202], "digest"] = "d3"  # of val
     data = dataclasses.replace(groups_alike, items=items)
     test, val = data.indices("test"), data.indices("val")
-    assert count_seen(data, test, data, "test") == {"n_seen": 3, "n_groups_seen": 0}
+    counts = count_seen(data, test, data, "test")
+    assert (counts["n_seen"], counts["n_groups_seen"]) == (3, 0)
     assert "warning: 3 of 128 images are images that training saw too" in capsys.readouterr().err
-    assert count_seen(data, val, data, "val") == {"n_seen": 0, "n_groups_seen": 2}
+    counts = count_seen(data, val, data, "val")
+    assert (counts["n_seen"], counts["n_groups_seen"]) == (0, 2)
     assert "warning: 2 of 2 images belong to groups that training saw too" in capsys.readouterr().err
     other = dataclasses.replace(data)
-    assert count_seen(other, test, data, "test") == {"n_seen": 3}
+    counts = count_seen(other, test, data, "test")
+    assert counts["n_seen"] == 3 and "n_groups_seen" not in counts
+
+
+def test_a_copy_with_other_contrast_is_told_and_another_recording_of_a_bead_is_not(groups_alike, capsys):
+    crops = np.random.default_rng(3).poisson(40, groups_alike.crops.shape).astype("uint16")
+    items = groups_alike.items.assign(digest=[f"d{k}" for k in range(256)])
+    data = dataclasses.replace(groups_alike, items=items, crops=crops.copy())
+    test, train = data.indices("test"), data.indices("train")
+    crops[test[:5]] = 100 + 7 * crops[train[:5]]
+    assert count_seen(data, test, data, "test")["n_near_seen"] == 0
+    copied = dataclasses.replace(data, crops=crops)
+    assert count_seen(copied, test, copied, "test")["n_near_seen"] == 5
+    assert "5 of 128 images are all but images that training saw too" in capsys.readouterr().err
 
 
 def test_sets_of_several_labels_are_compared_too(groups_alike):

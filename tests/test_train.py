@@ -105,7 +105,7 @@ def test_predictions_follow_the_contract_and_the_crops(finished, tmp_path):
     assert predict.main([*map(str, words), "--pred_save_name", str(tmp_path / "p.npy")]) == 0
     table = pd.read_csv(out, dtype={"label": str})
     p = np.load(tmp_path / "p.npy")
-    columns = ["file", "page", "label", "probability", "z_um", "z_um_sd", "p_00", "p_01", "p_02"]
+    columns = ["file", "page", "label", "probability", "z_um", "z_um_sd", "p_00", "p_01", "p_02", "set", "unlike"]
     assert list(table.columns) == columns
     np.testing.assert_allclose(table[["p_00", "p_01", "p_02"]], p, atol=1e-6)
     np.testing.assert_allclose(table.z_um, p @ [0, 0.1, 0.2], atol=1e-6)
