@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from resnet_zclass.opts import require
 from resnet_zclass.pack import Subset
 from resnet_zclass.predict import name_labels, predict_probabilities
 from resnet_zclass.predictions import build_table
-from resnet_zclass.runs import Run, read_run
+from resnet_zclass.runs import FOLDS_FILE, Run, read_run
 from resnet_zclass.splits import SPLITS, shuffle_splits
 from resnet_zclass.trust import measure_calibration, measure_trust
 
@@ -93,6 +94,11 @@ def main(options: EvaluateOptions) -> None:
     own_path = Path(run.options.data_path)
     data_path = Path(options.data_path or own_path)
     if data_path.resolve() == own_path.resolve():
+        if (run.path / FOLDS_FILE).is_file():
+            raise InputError(
+                f"{run.path} is the mean of folds that were trained on all of {own_path}; {FOLDS_FILE} there has the "
+                "scores of images that they had not seen, and --data_path names another set."
+            )
         data = trained_on = run.read_own_set()
         folder_name = name_evaluation(options.split)
     else:
@@ -102,7 +108,10 @@ def main(options: EvaluateOptions) -> None:
     if options.compare_random and (data is not trained_on or options.split == "train"):
         raise InputError("--compare_random is for split val or test of the set that the run was trained on.")
     with rz.distribute.use_devices(options.multiGPU, options.gpus):
-        evaluate_run(run, data, options.split, trained_on, options.batch_size, folder_name, options.compare_random)
+        views = run.list_views() if options.average_views else (None,)
+        evaluate_run(
+            run, data, options.split, trained_on, options.batch_size, folder_name, options.compare_random, views
+        )
 
 
 def _read_for_baseline(run: Run) -> Dataset | None:
@@ -131,6 +140,7 @@ def evaluate_run(
     batch_size: int = 64,
     folder_name: str = "evaluation",
     with_random: bool = False,
+    views: Sequence[Callable | None] = (None,),
 ) -> Evaluation:
     """Evaluates a run on a split, prints the headlines, and writes a folder of the run.
 
@@ -142,6 +152,7 @@ def evaluate_run(
         batch_size: Crops per step.
         folder_name: Name of the folder to write in that of the run.
         with_random: Whether the baseline is also judged on a random split of `data`.
+        views: Ways to see a crop, over which the network's probabilities are averaged.
 
     Raises:
         InputError: If the set lacks the split, or its classes or crops are not those of the run.
@@ -149,7 +160,7 @@ def evaluate_run(
     model = run.load_model()
     indices = check_fits(run, model.input_shape[1:], data, split)
     truth, crops = read_truth(data)[indices], Subset(data.crops, indices)
-    probabilities = predict_probabilities(model, crops, batch_size)
+    probabilities = predict_probabilities(model, crops, batch_size, views)
     network = Predicted(probabilities, _to_images(run.thresholds, probabilities))
     baseline = None
     if trained_on is not None and split != "train":
@@ -162,7 +173,10 @@ def evaluate_run(
     if not data.several:
         val = None
         if trained_on is not None and split != "val" and len(held := trained_on.indices("val")):
-            val = trained_on.labels[held], predict_probabilities(model, Subset(trained_on.crops, held), batch_size)
+            val = (
+                trained_on.labels[held],
+                predict_probabilities(model, Subset(trained_on.crops, held), batch_size, views),
+            )
         scores |= measure_calibration(truth, probabilities, val)
     scores |= measure_trust(run, data, indices, probabilities)
     limits = measure_limits(data, indices, probabilities, run.z_um)

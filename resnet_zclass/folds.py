@@ -1,5 +1,6 @@
 """Cross-validation by group: train and test several times, each time on another share of the groups."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,13 +9,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+import resnet_zclass as rz
 from resnet_zclass.errors import InputError
 from resnet_zclass.evaluate import HEADLINES, Evaluation, Predicted, evaluate_run, print_scores, score, to_json
 from resnet_zclass.files import whole_file
 from resnet_zclass.loader import Dataset
 from resnet_zclass.prepare import check_classes
-from resnet_zclass.runs import FOLDS_FILE, read_run
+from resnet_zclass.runs import FAMILIAR_FILE, FOLDS_FILE, MODEL_FILE, read_run, write_classes
 from resnet_zclass.splits import carve_validation, fold_multi_label, split_in_folds
+from resnet_zclass.trust import write_calibration
 
 pd = lazy.load("pandas")
 
@@ -72,9 +75,30 @@ def cross_validate(
     summary = pool_evaluations(evaluations, data)
     with whole_file(run_path / FOLDS_FILE) as partial:
         partial.write_text(to_json(summary) + "\n")
+    write_mean(run_path, data, evaluations)
     print_folds(summary)
     print_scores(summary["pooled"], f"{run_path}, {n_folds} folds pooled")
     return summary
+
+
+def write_mean(run_path: Path, data: Dataset, evaluations: list[Evaluation]) -> None:
+    """Makes the folder of all folds a run whose model is the mean of theirs, with what they teach of how far to trust.
+
+    Errors are those of single folds on images that these had not seen; their mean does no worse.
+    """
+    runs = [read_run(run_path / f"fold_{fold}") for fold in range(len(evaluations))]
+    model = rz.models.average_models([run.load_model() for run in runs])
+    if data.several:
+        write_classes(run_path, data, np.mean([run.thresholds for run in runs], axis=0))
+    else:
+        labels = np.concatenate([evaluation.truth for evaluation in evaluations])
+        probabilities = np.concatenate([evaluation.network.probabilities for evaluation in evaluations])
+        write_calibration(run_path, data, labels, probabilities)
+        if (runs[0].path / FAMILIAR_FILE).is_file():
+            shutil.copyfile(runs[0].path / FAMILIAR_FILE, run_path / FAMILIAR_FILE)
+    with whole_file(run_path / MODEL_FILE, lasting=True) as partial:
+        model.save(partial)
+    print(f"model, the mean of {len(runs)} folds: {run_path / MODEL_FILE}")
 
 
 def _are_mixed(groups: np.ndarray, labels: np.ndarray) -> bool:

@@ -379,6 +379,21 @@ def load_model(path: str | Path) -> keras.Model:
     return model
 
 
+def average_models(models: Sequence[keras.Model]) -> keras.Model:
+    """One classifier that gives the mean of the probabilities of several of the same crops and classes.
+
+    >>> models = [build_classifier((16, 16, 1), n_classes=3, model_name="ResNet8") for _ in range(2)]
+    >>> average_models(models).output_shape
+    (None, 3)
+    """
+    crop = keras.Input(models[0].input_shape[1:], name="crop")
+    members = []
+    for number, model in enumerate(models):
+        model.name = f"{model.name}_{number}"  # layers of a model want names of their own
+        members.append(model(crop))
+    return keras.Model(crop, keras.layers.Average(name="mean")(members), name=models[0].name.removesuffix("_0"))
+
+
 def feature_extractor(model: keras.Model) -> keras.Model:
     """The classifier without its head: raw crops `(N, H, W, C)` to pooled features `(N, F)`."""
     crop = keras.Input(model.input_shape[1:], name="crop")

@@ -280,7 +280,8 @@ class TrainOptions:
     """Batch size that the learning rates are meant for; they are scaled by --batch_size over it. Default: they are
     taken as given."""
     folds: int = 0
-    """Cross-validation: train and test this many times, each on another share of the groups; 0: off."""
+    """Cross-validation: train and test this many times, each on another share of the groups; 0: off. The run's
+    model.keras is then the mean of all folds' models, for new images."""
     keep_val: bool = False
     """Cross-validation leaves the split val as it is (a curated one), instead of dealing it out too."""
     preview: bool = False
@@ -333,6 +334,8 @@ class EvaluateOptions:
     """Split to evaluate."""
     compare_random: bool = False
     """Train and test the baseline also on a random split that tears groups apart, to show what that flatters."""
+    average_views: bool = False
+    """Average over the views that training took for equal: mirrored (--flip), turned (--turn)."""
     batch_size: int = 64
     """Crops per step."""
     multiGPU: bool = False  # noqa: N815 - the name it has always had
@@ -368,6 +371,8 @@ class PredictOptions:
     """Side of a pixel in um, where images do not say or say wrongly."""
     any_pixel_size: bool = False
     """Predict beads in images with other pixels than those that the run was trained on."""
+    average_views: bool = False
+    """Average over the views that training took for equal: mirrored (--flip), turned (--turn)."""
     batch_size: int = 64
     """Crops per step."""
     engine: Literal["auto", "keras", "onnx", "litert"] = "auto"

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,8 +41,8 @@ def main(options: PredictOptions) -> None:
     npy_path = _check_outputs(options.inputs, options.pred_save_path, options.pred_save_name, options.overwrite)
     _check_tracks(options)
     run = read_run(options.load_logs_path)
-    sizes = pick(options, "pixel_um", "any_pixel_size")
-    engine, parts = predict_parts(run, options.inputs, options.spots, options.batch_size, options.engine, **sizes)
+    how = pick(options, "pixel_um", "any_pixel_size", "average_views")
+    engine, parts = predict_parts(run, options.inputs, options.spots, options.batch_size, options.engine, **how)
     columns: dict[str, None] = {}
     n_rows = 0
     with contextlib.closing(parts), contextlib.ExitStack() as stack:  # both files or none
@@ -109,8 +109,9 @@ def write_tracks(options: PredictOptions) -> None:
 
 
 def _predict_with_dask(options: PredictOptions) -> None:
-    if options.tracks_save_path or options.smooth or options.pixel_um or options.any_pixel_size:
-        raise InputError("tracks and pixel sizes are not for --dask_scheduler; predict such movies without it.")
+    for name in ("tracks_save_path", "smooth", "pixel_um", "any_pixel_size", "average_views"):
+        if getattr(options, name):
+            raise InputError(f"--{name} is not for --dask_scheduler; predict without it.")
     if options.pred_save_name:
         raise InputError("--pred_save_name is not for --dask_scheduler; the parts hold the probabilities (p_...).")
     if "" in options.inputs:
@@ -179,10 +180,12 @@ def _check_outputs(inputs: Sequence[str], csv_path: str, npy_path: str, overwrit
     return array_path
 
 
-def predict_probabilities(model: "keras.Model", crops: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Probabilities `(N, K)`, float32, of raw crops `(N, H, W, C)`, in their order."""
+def predict_probabilities(
+    model: "keras.Model", crops: np.ndarray, batch_size: int = 64, views: Sequence[Callable | None] = (None,)
+) -> np.ndarray:
+    """Probabilities `(N, K)`, float32, of raw crops `(N, H, W, C)`, in their order; with `views` their mean over them."""
     verbose = "auto" if sys.stdout.isatty() and len(crops) > 5000 else 0
-    return rz.distribute.predict(model, crops, batch_size, verbose=verbose)
+    return np.mean([rz.distribute.predict(model, crops, batch_size, view, verbose=verbose) for view in views], axis=0)
 
 
 def name_labels(data: "Dataset") -> np.ndarray:

@@ -32,6 +32,7 @@ def predict_parts(
     engine: str = "auto",
     pixel_um: float | None = None,
     any_pixel_size: bool = False,
+    average_views: bool = False,
 ) -> tuple[str, Iterator[tuple[list[dict], np.ndarray]]]:
     """As `predict.predict_files`, but predicts while the parts are asked for, so that memory does not grow with them.
 
@@ -43,6 +44,8 @@ def predict_parts(
     positions = rz.spots.read_spots(spots) if spots else None
     engine, path = rz.engines.choose_engine(run.path, engine)
     predict = rz.engines.load_engine(engine, path)
+    if average_views:
+        predict = average_over(predict, run.list_views())
 
     def predict_all() -> Iterator[tuple[list[dict], np.ndarray]]:
         found = False
@@ -55,6 +58,11 @@ def predict_parts(
             raise tell_no_bead(inputs)
 
     return engine, predict_all()
+
+
+def average_over(predict: Callable[[np.ndarray], np.ndarray], views: Sequence[Callable]) -> Callable:
+    """Function of crops that returns what `predict` makes of their views, on average."""
+    return lambda crops: np.mean([predict(view(crops, None)) for view in views], axis=0)
 
 
 def find_images(run: Run, inputs: Sequence[str | Path]) -> dict[Path, tuple[Path, ...]]:

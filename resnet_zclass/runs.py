@@ -19,6 +19,8 @@ from resnet_zclass.opts import load_options, pick, save_options
 from resnet_zclass.splits import SPLITS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import keras
 
     from resnet_zclass.loader import Dataset
@@ -140,6 +142,19 @@ class Run:
         if n_gone:
             print(f"warning: {n_gone} images that the run knows are gone from {data.path}.")
         return data.with_splits(splits)
+
+    def list_views(self) -> "Sequence[Callable]":
+        """The views of a crop that training took for equal, as of `views.symmetric_views`.
+
+        Raises:
+            InputError: If there is but the crop itself.
+        """
+        views = rz.views.symmetric_views(self.options.flip, self.options.turn, self.crop_shape)
+        if len(views) < 2:
+            raise InputError(
+                f"--average_views: {self.path} was trained without --flip and --turn, so views of a crop are not equal."
+            )
+        return views
 
     def check_crops(self, dtype: np.dtype, name: str | Path) -> None:
         """Raises `InputError` if crops of another bit depth than the run's come from `name`."""

@@ -32,8 +32,17 @@ def learn_trust(run_path: Path, model: "keras.Model", data: Dataset, camera_offs
         return
     crops, labels = Subset(data.crops, val), data.labels[val]
     probabilities = predict_probabilities(model, crops)
+    write_calibration(run_path, data, labels, probabilities)
+    if data.is_z:
+        familiar = rz.unlike.fit_familiar(Subset(data.crops, train), crops, camera_offset, seed)
+        with whole_file(run_path / FAMILIAR_FILE) as partial:
+            rz.unlike.save_familiar(partial, familiar)
+
+
+def write_calibration(run_path: Path, data: Dataset, labels: np.ndarray, probabilities: np.ndarray) -> None:
+    """Writes `calibration.json` from class indices `(N,)` and probabilities `(N, K)` of images not trained on."""
     learnt = {
-        "n": len(val),
+        "n": len(labels),
         "temperature": calibration.fit_temperature(labels, probabilities),
         "set_threshold": calibration.fit_set_threshold(labels, probabilities, COVERAGE),
     }
@@ -43,10 +52,6 @@ def learn_trust(run_path: Path, model: "keras.Model", data: Dataset, camera_offs
         learnt["z_sd_factor"] = calibration.fit_sd_factor(mean - z_um[labels], metrics.widen_sd(sd, z_um))
     with whole_file(run_path / CALIBRATION_FILE) as partial:
         partial.write_text(json.dumps(learnt, indent=1) + "\n")
-    if data.is_z:
-        familiar = rz.unlike.fit_familiar(Subset(data.crops, train), crops, camera_offset, seed)
-        with whole_file(run_path / FAMILIAR_FILE) as partial:
-            rz.unlike.save_familiar(partial, familiar)
 
 
 def measure_trust(run: Run, data: Dataset, indices: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from resnet_zclass.augment import KINDS, STRENGTHS, Augment, Kind
+from resnet_zclass.augment import KINDS, STRENGTHS, Augment, Kind, build_augment
 from resnet_zclass.warp import Shape
 
 
@@ -59,7 +59,6 @@ def list_views(strengths: Mapping[str, Any], augment: Augment, crop_shape: tuple
         crop_shape: `(H, W, C)` of a crop.
         n: Views that are drawn.
 
-    >>> from resnet_zclass.augment import build_augment
     >>> [len(list_views(s, build_augment(**s), (8, 8, 1), n=3)) for s in ({}, {"flip": 1}, {"flip": 1, "turn": 1})]
     [1, 4, 8]
     >>> some = list_views({"flip": 1, "shift_px": 1}, build_augment(flip=True, shift_px=1), (8, 8, 1), n=3)
@@ -72,6 +71,15 @@ def list_views(strengths: Mapping[str, Any], augment: Augment, crop_shape: tuple
         return _all_views(on, crop_shape)
     names = (s for kind in endless for s in kind.strengths if STRENGTHS[s].is_on(strengths.get(s, STRENGTHS[s].off)))
     return Views([augment] * n, lambda rng, shape: rng.integers(n, size=shape[0]), tuple(names))
+
+
+def symmetric_views(flip: bool, turn: bool, crop_shape: tuple[int, int, int]) -> Sequence[Augment]:
+    """The ways to see a crop that a training took for equal: mirrored, turned; functions as `Views.make` has them.
+
+    >>> len(symmetric_views(flip=True, turn=False, crop_shape=(8, 8, 1)))
+    4
+    """
+    return list_views({"flip": flip, "turn": turn}, build_augment(flip=flip, turn=turn), crop_shape, n=1).make
 
 
 def _all_views(kinds: Sequence[Kind], crop_shape: tuple[int, int, int]) -> Views:

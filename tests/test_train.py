@@ -281,6 +281,37 @@ def test_a_fold_is_evaluated_later_on_its_own_test_crops(drawn_set, tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(fold / "evaluation" / "predictions.csv"), before)
 
 
+def test_the_mean_of_the_folds_is_a_run_for_new_images_only(drawn_set, tmp_path, capsys):
+    words = ["--data_path", drawn_set, "--save_logs_path", tmp_path, "--epochs", 2, "--folds", 2]
+    assert run_train(*words) == 0
+    crops = draw_crops(n_per_class=2, seed=11)[0][..., None]
+    run, folds = read_run(tmp_path / "ResNet8"), [read_run(tmp_path / "ResNet8" / f"fold_{k}") for k in range(2)]
+    mean, *single = (predict.predict_probabilities(one.load_model(), crops) for one in (run, *folds))
+    np.testing.assert_allclose(mean, np.mean(single, axis=0), atol=1e-6)
+    assert run.calibration["n"] == 90 and run.familiar is not None
+    assert evaluate.main(["--load_logs_path", str(run.path)]) == 2
+    assert "--data_path names another set" in capsys.readouterr().err
+    other = write_drawn_set(tmp_path / "other", seed=9)
+    assert evaluate.main(["--load_logs_path", str(run.path), "--data_path", str(other)]) == 0
+
+
+def test_views_are_averaged_only_where_training_took_them_for_equal(drawn_set, finished, tmp_path, capsys):
+    words = ["--data_path", drawn_set, "--save_logs_path", tmp_path, "--epochs", 2]
+    assert run_train(*words, "--flip", "--no_evaluate") == 0
+    run = read_run(tmp_path / "ResNet8")
+    crops = draw_crops(n_per_class=3, seed=12)[0]
+    tifffile.imwrite(tmp_path / "beads.tif", crops, photometric="minisblack")
+    table = [str(tmp_path / "beads.tif"), "--pred_save_path", str(tmp_path / "p.csv"), "--average_views"]
+    assert predict.main(["--load_logs_path", str(run.path), *table, "--pred_save_name", str(tmp_path / "p.npy")]) == 0
+    model = run.load_model()
+    flips = [crops, crops[:, ::-1], crops[:, :, ::-1], crops[:, ::-1, ::-1]]
+    expected = np.mean([predict.predict_probabilities(model, some[..., None]) for some in flips], axis=0)
+    np.testing.assert_allclose(np.load(tmp_path / "p.npy"), expected, atol=1e-6)
+    assert evaluate.main(["--load_logs_path", str(run.path), "--average_views"]) == 0
+    assert predict.main(["--load_logs_path", str(finished), *table, "--overwrite"]) == 2
+    assert "trained without --flip and --turn" in capsys.readouterr().err
+
+
 def test_folds_part_no_group(tmp_path):
     folder = write_drawn_set(tmp_path / "set", n_per_class=12)
     manifest = pd.read_csv(folder / "manifest.csv", dtype=str)
