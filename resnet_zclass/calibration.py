@@ -46,20 +46,31 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     return scipy.special.softmax(logits, axis=1)
 
 
-def fit_sd_factor(error: np.ndarray, sd: np.ndarray) -> float:
+def fit_sd_factor(error: np.ndarray, sd: np.ndarray, floor: float) -> float:
     """What standard deviations are to be multiplied by, so that errors are as large as they say.
 
-    The most likely factor of Gaussian errors: the root mean square of error over deviation. Laves et al.,
-    Well-calibrated Regression Uncertainty in Medical Imaging with Deep Learning, MIDL 2020.
+    The most likely factor of Gaussian errors of variance `(factor sd)^2 + floor^2`. Laves et al., Well-calibrated
+    Regression Uncertainty in Medical Imaging with Deep Learning, MIDL 2020, without their floor.
 
     Args:
         error: Estimate minus truth, `(N,)`, N >= 1.
-        sd: Standard deviation of each estimate, `(N,)`, above 0.
+        sd: Standard deviation of each estimate, `(N,)`.
+        floor: Standard deviation that is there besides, above 0.
 
-    >>> fit_sd_factor(np.array([0.1, -0.1]), np.array([0.05, 0.05]))
+    Returns:
+        Factor in 0.01..100.
+
+    >>> round(fit_sd_factor(np.array([0.1, -0.1]), np.array([0.05, 0.05]), floor=1e-6), 4)
     2.0
     """
-    return float(np.sqrt(np.mean((np.asarray(error) / sd) ** 2)))
+    error, sd = np.asarray(error, np.float64), np.asarray(sd, np.float64)
+
+    def loss(log_factor: float) -> float:
+        variance = (np.exp(log_factor) * sd) ** 2 + floor**2
+        return float((error**2 / variance + np.log(variance)).mean())
+
+    bounds = (-math.log(100), math.log(100))
+    return math.exp(scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, n_bins: int = 10) -> dict[str, np.ndarray]:

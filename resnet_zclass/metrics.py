@@ -77,13 +77,13 @@ def decode_z(probabilities: np.ndarray, z_um: np.ndarray) -> tuple[np.ndarray, n
     return mean, np.sqrt(np.maximum(probabilities @ z_um**2 - mean**2, 0.0))
 
 
-def widen_sd(sd: np.ndarray, z_um: np.ndarray) -> np.ndarray:
-    """Standard deviations in um with that of z within a plane's own width added, `step / sqrt(12)`.
+def plane_sd(z_um: np.ndarray) -> float:
+    """Standard deviation in um of z within a plane's own width, `step / sqrt(12)`, of planes at `z_um` `(K,)`.
 
-    >>> widen_sd(np.array([0.0]), np.array([0.0, 0.6, 1.2])).round(4).tolist()
-    [0.1732]
+    >>> round(plane_sd(np.array([0.0, 0.6, 1.2])), 4)
+    0.1732
     """
-    return np.hypot(sd, np.median(np.diff(np.sort(z_um))) / np.sqrt(12))
+    return float(np.median(np.diff(np.sort(z_um))) / np.sqrt(12))
 
 
 def decoded_z_metrics(labels: np.ndarray, probabilities: np.ndarray, z_um: np.ndarray) -> dict[str, float]:

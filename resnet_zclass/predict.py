@@ -183,7 +183,7 @@ def _check_outputs(inputs: Sequence[str], csv_path: str, npy_path: str, overwrit
 def predict_probabilities(
     model: "keras.Model", crops: np.ndarray, batch_size: int = 64, views: Sequence[Callable | None] = (None,)
 ) -> np.ndarray:
-    """Probabilities `(N, K)`, float32, of raw crops `(N, H, W, C)`, in their order; with `views` their mean over them."""
+    """Probabilities `(N, K)`, float32, of raw crops `(N, H, W, C)`, in their order; the mean over `views`, if any."""
     verbose = "auto" if sys.stdout.isatty() and len(crops) > 5000 else 0
     return np.mean([rz.distribute.predict(model, crops, batch_size, view, verbose=verbose) for view in views], axis=0)
 

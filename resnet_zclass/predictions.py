@@ -167,9 +167,9 @@ def build_table(run: Run, rows: list[dict], probabilities: np.ndarray, columns: 
 def estimate_z(run: Run, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Z in um and its standard deviation, `(N,)`, from probabilities `(N, K)` of a run that knows its z.
 
-    The deviation is that of z under the probabilities, with the width of a plane, times the factor with which it was
-    right on split val; the bare one where the run has no such factor.
+    The deviation is that of z under the probabilities, times the factor with which it was right on split val, and
+    that of z within the width of a plane, since new beads stand on no planes; the bare one where the run has no factor.
     """
     z_um, sd_um = metrics.decode_z(probabilities, run.z_um)
     factor = (run.calibration or {}).get("z_sd_factor")
-    return z_um, sd_um if factor is None else factor * metrics.widen_sd(sd_um, run.z_um)
+    return z_um, sd_um if factor is None else np.hypot(factor * sd_um, metrics.plane_sd(run.z_um))

@@ -49,7 +49,7 @@ def write_calibration(run_path: Path, data: Dataset, labels: np.ndarray, probabi
     z_um = data.classes.z_um.to_numpy(float)
     if data.is_z and not np.isnan(z_um).any():
         mean, sd = metrics.decode_z(probabilities, z_um)
-        learnt["z_sd_factor"] = calibration.fit_sd_factor(mean - z_um[labels], metrics.widen_sd(sd, z_um))
+        learnt["z_sd_factor"] = calibration.fit_sd_factor(mean - z_um[labels], sd, metrics.plane_sd(z_um))
     with whole_file(run_path / CALIBRATION_FILE) as partial:
         partial.write_text(json.dumps(learnt, indent=1) + "\n")
 
@@ -64,13 +64,14 @@ def measure_trust(run: Run, data: Dataset, indices: np.ndarray, probabilities: n
         probabilities: Their probabilities `(N, K)`.
 
     Returns:
-        `z_sd_ratio`: root mean square of error over stated deviation of z, 1 is right; `n_unlike`: crops that are
+        `z_sd_ratio`: root mean square of error over stated deviation of z, 1 is right and less is to be expected of
+        beads that stand on planes; `n_unlike`: crops that are
         called unlike the training set. Nothing where the run has not learnt it.
     """
     scores: dict[str, float] = {}
     if run.z_um is not None and "z_sd_factor" in (run.calibration or {}):
         z_um, sd_um = estimate_z(run, probabilities)
-        scores["z_sd_ratio"] = calibration.fit_sd_factor(z_um - run.z_um[data.labels[indices]], sd_um)
+        scores["z_sd_ratio"] = float(np.sqrt(np.mean(((z_um - run.z_um[data.labels[indices]]) / sd_um) ** 2)))
     if run.familiar is not None:
         scores["n_unlike"] = int((run.familiar.score(Subset(data.crops, indices)) > 1).sum())
     return scores

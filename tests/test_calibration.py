@@ -8,6 +8,7 @@ from resnet_zclass.calibration import (
     apply_temperature,
     choose_sets,
     expected_calibration_error,
+    fit_sd_factor,
     fit_set_threshold,
     fit_temperature,
     reliability,
@@ -68,3 +69,11 @@ def test_too_few_images_promise_nothing_and_sets_are_never_empty():
     assert choose_sets(probabilities, 0.0).all()
     assert (choose_sets(probabilities, 2.0).sum(axis=1) == 1).all()
     assert fit_set_threshold(np.append(labels, 0), np.vstack([probabilities, np.full(7, 1 / 7)]), 0.9) > 0
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_the_factor_of_deviations_is_found_beside_what_is_there_anyhow(factor):
+    rng = np.random.default_rng(0)
+    sd = rng.uniform(0.02, 0.3, 20_000)
+    error = np.hypot(factor * sd, 0.03) * rng.standard_normal(20_000)
+    assert fit_sd_factor(error, sd, floor=0.03) == pytest.approx(factor, rel=0.02)
