@@ -43,6 +43,7 @@ HEADLINES = (
     ("mae_um", "mean |error| (um)", 3),
     ("rmse_um", "RMS error (um)", 3),
     ("rmse_z_um", "RMS error of mean z (um)", 3),
+    ("spread_z_um", "spread of mean z in a plane (um)", 3),
     ("loss", "loss", 3),
 )
 

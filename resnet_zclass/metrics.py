@@ -95,12 +95,22 @@ def decoded_z_metrics(labels: np.ndarray, probabilities: np.ndarray, z_um: np.nd
         z_um: z of every class in um, array `(K,)`.
 
     Returns:
-        `mae_z_um`, `rmse_z_um` and `bias_z_um`.
+        `mae_z_um`, `rmse_z_um` and `bias_z_um`; and `spread_z_um`, the standard deviation of z between the images of
+        one plane, all planes together: what is left when every plane is right on average. NaN where no plane has two.
 
     >>> decoded_z_metrics(np.array([0]), np.array([[0.75, 0.25]]), np.array([0.0, 0.4]))["bias_z_um"]
     0.1
     """
-    return _error_scores(decode_z(probabilities, z_um)[0] - np.asarray(z_um, np.float64)[labels], "z_um")
+    error = decode_z(probabilities, z_um)[0] - np.asarray(z_um, np.float64)[labels]
+    return _error_scores(error, "z_um") | {"spread_z_um": _spread_within(labels, error)}
+
+
+def _spread_within(labels: np.ndarray, values: np.ndarray) -> float:
+    """Standard deviation of values about the mean of those of their label, with a degree of freedom less for each."""
+    n = np.bincount(labels)
+    means = np.bincount(labels, values) / np.maximum(n, 1)
+    freedom = len(values) - np.count_nonzero(n)
+    return float(np.sqrt(((values - means[labels]) ** 2).sum() / freedom)) if freedom else float("nan")
 
 
 def limit_table(

@@ -153,7 +153,7 @@ def summarise_tracks(table: DataFrame, pixel_um: float | None = None, frame_s: f
 
 def draw_tracks(table: DataFrame, path: Path, pixel_um: float | None = None) -> None:
     """Draws the tracks in 3D, coloured by z."""
-    figure = figures.new_figure(8, 7)
+    figure = figures.new_figure(8.5, 7)
     axis = figure.add_subplot(projection="3d")
     side, unit = (pixel_um, "um") if pixel_um else (1.0, "px")
     spots = usable(table)
@@ -163,6 +163,7 @@ def draw_tracks(table: DataFrame, path: Path, pixel_um: float | None = None) -> 
         spots.x * side, spots.y * side, spots.z_um, c=spots.z_um, s=6, cmap="viridis", depthshade=False
     )
     axis.set(xlabel=f"x ({unit})", ylabel=f"y ({unit})", zlabel="z (um)")
+    axis.zaxis.labelpad = 12
     axis.invert_yaxis()
-    figure.colorbar(marks, label="z (um)", shrink=0.6)
+    figure.colorbar(marks, shrink=0.6, pad=0.12)
     figures.save_figure(figure, path)

@@ -9,6 +9,7 @@ from resnet_zclass.metrics import (
     confusion_matrix,
     cross_entropy,
     decide,
+    decoded_z_metrics,
     fit_thresholds,
     multi_hot,
     multi_label_metrics,
@@ -233,3 +234,16 @@ def test_scores_leave_their_inputs_as_they_are():
     multi_label_metrics(targets, probabilities)
     np.testing.assert_array_equal(targets, before[0])
     np.testing.assert_array_equal(probabilities, before[1])
+
+
+def test_the_spread_within_planes_is_that_of_an_analysis_of_variance():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 2000)
+    z_um = np.array([0.0, 1.0, 2.0])
+    p = rng.uniform(0.3, 0.7, 6000)
+    probabilities = np.zeros((6000, 3))
+    probabilities[:, 0], probabilities[:, 2] = 1 - p, p  # z is 2 p whatever the plane, of variance 0.16 / 3
+    scores = decoded_z_metrics(labels, probabilities, z_um)
+    assert scores["spread_z_um"] == pytest.approx(np.sqrt(0.16 / 3 * 4 / 4), rel=0.03)
+    assert scores["rmse_z_um"] == pytest.approx(np.sqrt(0.16 / 3 + 2 / 3), rel=0.03)
+    assert np.isnan(decoded_z_metrics(np.arange(3), np.eye(3), z_um)["spread_z_um"])
