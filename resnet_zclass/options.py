@@ -148,8 +148,8 @@ class TrainOptions:
     model_name: str = "ResNet20"
     """ResNet20 (any 6n+2: ResNet8, ResNet14, ...), CNN, CNN8, ResNet50, or another name of keras.applications."""
     weights: Annotated[str, _alias("weights_path")] = "none"
-    """Weights to start from: imagenet, none, a file of the backbone's, or RUN/model.keras to train a run further; its
-    head is kept where the classes are the same."""
+    """Weights to start from: imagenet, psf (a ResNet20 that knows simulated beads), none, a file of the backbone's, or
+    RUN/model.keras to train a run further; its head is kept where the classes are the same."""
     stem: Literal["auto", "none", "rgb", "mean", "zero", "sum", "tile", "copy"] = "auto"
     """How the first convolution takes other than three channels: rgb repeats gray; mean, sum, tile (x 3/N) and copy
     share out the RGB kernel; zero adds channels with no weight yet; none leaves it. auto: rgb for gray, else tile."""

@@ -83,7 +83,7 @@ def _check_tracks(options: PredictOptions) -> None:
     if "frame" not in rz.spots.read_spots(options.spots):
         raise InputError(f"--tracks_save_path: {options.spots} has no column frame, so it is no movie's.")
     if options.smooth:
-        rz.extras.need("filterpy", extra="tracks")
+        rz.extras.check_installed(["filterpy"], extra="tracks")
     check_replaceable(options.tracks_save_path, options.overwrite, mark=TRACKS_FILE)
 
 

@@ -46,7 +46,6 @@ def smooth_tracks(table: DataFrame) -> tuple[DataFrame, float]:
     >>> bool(smoothed.z_um.std() < frames.z_um.std()), bool((smoothed.z_um_sd < 0.1).all())
     (True, True)
     """
-    need("filterpy", extra="tracks")
     tracks = {name: rows for name, rows in usable(table).groupby("track") if len(rows) > 1}
     if not tracks:
         return table, np.nan
@@ -92,9 +91,7 @@ def _to_steps(rows: DataFrame) -> tuple[list[float | None], np.ndarray]:
 
 def _filter(measured: list[float | None], sd: np.ndarray, variance: float):
     """The filter, what it knew after every frame (means and covariances), and the likelihood's logarithm."""
-    from filterpy.kalman import KalmanFilter
-
-    kalman = KalmanFilter(dim_x=2, dim_z=1)
+    kalman = need("filterpy.kalman", extra="tracks").KalmanFilter(dim_x=2, dim_z=1)
     kalman.x = np.array([[measured[0]], [0.0]])
     kalman.P = np.diag([sd[0] ** 2, LONG_UM2 * sd[0] ** 2])
     kalman.F, kalman.H = np.array([[1.0, 1.0], [0.0, 1.0]]), np.array([[1.0, 0.0]])

@@ -171,7 +171,8 @@ def test_the_command_writes_a_set_that_tells_all_about_itself(tmp_path, capsys):
     assert "30 crops of 3 planes (18 train, 6 val, 6 test)" in said[0]
     assert "best accuracy possible" in said[1]
     manifest = pd.read_csv(tmp_path / "set" / "manifest.csv", dtype={"label": str})
-    columns = ["split", "label", "file", "page", "group", "source", "plane", "z_um", "y", "x", "photons", "background"]
+    columns = ["split", "label", "file", "page", "group", "source", "plane", "z_um", "y", "x"]
+    columns += ["pixel_um", "photons", "background"]
     assert manifest.columns.tolist() == columns
     row = manifest.iloc[-1]
     assert tifffile.imread(tmp_path / "set" / row.file).shape[1:] == (16, 16)
