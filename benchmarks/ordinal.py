@@ -1,7 +1,7 @@
 """What knowing the order of the planes adds: soft labels and the losses of planes, over three seeds.
 
-`python -m benchmarks.ordinal SET ...` trains ResNet20 on z sets as `make_dataset` or `simulate` wrote them, by every loss
-from the same seeds, and shows the mean and the standard deviation over seeds of the scores on split test.
+`python -m benchmarks.ordinal SET ...` trains ResNet20 on z sets as `make_dataset` or `simulate` wrote them, by every
+loss from the same seeds, and shows the mean and the standard deviation over seeds of the scores on split test.
 """
 
 import argparse
