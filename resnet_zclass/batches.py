@@ -1,6 +1,7 @@
 """Batches for `fit` and `predict` (tf.data), drawn from a seed."""
 
 import functools
+import weakref
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -148,9 +149,10 @@ def _as_graph(fetch: Callable, crops, targets: np.ndarray, more: Sequence["tf.Te
     """Wraps a NumPy function of one number as a tf.data mapping that knows dtypes and shapes."""
     specs = [tf.TensorSpec((None, *array.shape[1:]), tf.as_dtype(array.dtype)) for array in (crops, targets)]
     specs += more
+    weak = weakref.ref(fetch)  # what TensorFlow is given it keeps to the end of the process, crops and all
 
-    def mapped(number):
-        parts = tf.numpy_function(fetch, [number], [spec.dtype for spec in specs])
+    def mapped(number, _keep=fetch):  # the data set does, as long as it lives itself
+        parts = tf.numpy_function(lambda n: weak()(n), [number], [spec.dtype for spec in specs])
         for part, spec in zip(parts, specs, strict=True):
             part.set_shape(spec.shape)
         return tuple(parts)

@@ -53,5 +53,6 @@ def _judge(error: BaseException) -> tuple[int, str]:
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return 2, "error: there is not enough memory; lower --batch_size, --im_size or --crop_px."
     if isinstance(error, OSError) and error.strerror:
-        return 2, f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error.strerror}"
+        reason = " ".join(error.strerror.split())
+        return 2, f"error: {error.filename}: {reason}" if error.filename else f"error: {reason}"
     return 1, f"error: a fault of resnet_zclass ({type(error).__name__}: {words[:300]}); --debug shows where."

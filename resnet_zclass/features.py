@@ -1,5 +1,6 @@
 """What a frozen backbone makes of crops: computed once for every crop and view, kept, and drawn from by the epochs."""
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -81,9 +82,11 @@ def build_extractor(model: keras.Model, n_images: int, batch_size: int) -> Extra
     n_features = features.output_shape[-1]
     height, width = model.get_layer("backbone").input_shape[1:3]
     alone = distribute.count_replicas() == distribute.count_workers() == 1 and not has_gpu()
-    if alone and n_images * height * width >= WORTH_CONVERTING and extras.is_installed("openvino"):
+    whole = model.get_layer("backbone").compute_dtype == features.compute_dtype == "float32"  # all that is converted
+    if alone and whole and n_images * height * width >= WORTH_CONVERTING and extras.is_installed("openvino"):
         return Extractor("OpenVINO", rz.export_formats.run_with_openvino(features, OPENVINO_BATCH), n_features)
-    return Extractor("Keras", lambda crops: distribute.predict(features, crops, batch_size), n_features)
+    run = lambda crops: distribute.predict(features, crops, batch_size).astype(np.float32, copy=False)  # noqa: E731
+    return Extractor("Keras", run, n_features)
 
 
 def store_features(
@@ -121,7 +124,10 @@ def _chunks(crops: Subset) -> list[tuple[int, int]]:
 
 
 def _allocate(shape: tuple[int, ...], folder: Path | None) -> np.ndarray:
-    if np.prod(shape, dtype=np.int64) * StoredFeatures.dtype.itemsize <= MAX_IN_MEMORY_BYTES:
+    n_bytes = int(np.prod(shape, dtype=np.int64)) * StoredFeatures.dtype.itemsize
+    if n_bytes <= MAX_IN_MEMORY_BYTES:
         return np.zeros(shape, StoredFeatures.dtype)
     with tempfile.TemporaryFile(dir=folder) as file:  # the map keeps it open
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, n_bytes)  # a disk that fills up later would kill the process
         return np.memmap(file, StoredFeatures.dtype, "w+", shape=shape)

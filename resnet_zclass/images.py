@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -86,6 +87,8 @@ def list_images(path: str | Path, recursive: bool = False) -> list[Path]:
     if path.is_dir():
         found = path.rglob("*") if recursive else path.iterdir()
         images = sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+        for image in images:
+            check_name(image)
         if not images:
             raise InputError(f"{path} holds no images; expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
         return images
@@ -93,7 +96,16 @@ def list_images(path: str | Path, recursive: bool = False) -> list[Path]:
         raise InputError(f"{path} does not exist; check the name.")
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise InputError(f"{path} is not an image by its name; expected a file ending in {', '.join(IMAGE_SUFFIXES)}.")
+    check_name(path)
     return [path]
+
+
+def check_name(path: str | Path) -> None:
+    """Raises `InputError` for a name that is no text: tables and packs could not hold it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{os.fsencode(path)!r} is no name in UTF-8; rename the file.") from error
 
 
 def read_pages(path: str | Path) -> np.ndarray:

@@ -355,4 +355,4 @@ def one_hot(labels: np.ndarray, n_classes: int, soft_labels: float = 0.0) -> np.
     distance = np.arange(n_classes)[None, :] - np.arange(n_classes)[:, None]
     weight = np.exp(-0.5 * (distance / soft_labels) ** 2) if soft_labels else distance == 0
     rows = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
-    return rows[np.asarray(labels)]  # of a million labels nothing else is as large as what is returned
+    return rows[np.asarray(labels).astype(int)]  # of a million labels nothing else is as large as what is returned

@@ -7,6 +7,7 @@ them changes.
 import dataclasses
 import errno
 import hashlib
+import io
 import os
 import tempfile
 import threading
@@ -42,10 +43,10 @@ class PackedCrops:
         InputError: If the file does not hold its crops as this module writes them.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, file: io.FileIO | None = None):
         self._path = path
-        self._file = path.open("rb", buffering=0)
-        with h5py.File(path, "r") as pack:
+        self._file = file or path.open("rb", buffering=0)
+        with h5py.File(self._file, "r") as pack:
             data = pack["crops"]
             self.shape, self.dtype = data.shape, data.dtype
             self._chunk_length, self._chunk_starts = _find_chunks(data, path)
@@ -55,6 +56,8 @@ class PackedCrops:
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
         indices = np.asarray(indices)
+        if indices.dtype.kind == "b":
+            raise IndexError("crops on disk are asked for by their numbers, not by a mask.")
         if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(f"crops are numbered 0 to {len(self) - 1}. Received: {indices.min()} to {indices.max()}.")
         crops = np.empty((indices.size, *self.shape[1:]), self.dtype)
@@ -157,7 +160,7 @@ def pack_images(
 
 def _size_and_time(path: Path, file: str) -> str:
     found = os.stat(f"{path}/{file}")  # noqa: PTH116 - of 100,000
-    return f"{found.st_size}|{found.st_mtime_ns}"
+    return f"{found.st_size}|{found.st_mtime_ns}|{found.st_ctime_ns}"  # the last changes where two files swap names
 
 
 def _pack_key(pack_path: Path) -> str | None:
@@ -182,6 +185,8 @@ def _write_pack(
     except _SizesDiffer as differ:
         print(f"{path / str(differ)} is larger than --im_size {size_px} or unlike the rest; all are brought to it.")
         _write_pages(pack_path, key, path, images, size_px, resize=True)
+    except RuntimeError as error:  # of HDF5, for some ways of a disk to be full
+        raise InputError(f"{pack_path} cannot be written ({error}); is the disk full?") from error
 
 
 def _write_pages(
@@ -238,8 +243,11 @@ def _read_all(
             chunk = images[start : start + 16]
             # Of a small file nearly all is the reader's Python, in which threads only get in each other's way.
             is_small = sum(os.path.getsize(f"{path}/{file}") for file in chunk[0]) < _SMALL_BYTES * len(chunk[0])  # noqa: PTH202
-            for files, pages in zip(chunk, (map if is_small else pool.map)(read, chunk), strict=True):
-                yield files[0], pages
+            ahead = len(chunk) if is_small else 4  # large ones fill the memory
+            for first in range(0, len(chunk), ahead):
+                part = chunk[first : first + ahead]
+                for files, pages in zip(part, (map if is_small else pool.map)(read, part), strict=True):
+                    yield files[0], pages
 
 
 def _is_unlike(data, pages: np.ndarray) -> bool:
@@ -273,9 +281,17 @@ class Pack:
 
 
 def open_pack(pack_path: Path) -> Pack:
-    """Reads a pack; its crops stay on disk if they are more than `MAX_IN_MEMORY_BYTES`."""
-    with h5py.File(pack_path, "r") as pack:
-        in_memory = pack["crops"].nbytes <= MAX_IN_MEMORY_BYTES
-        crops = pack["crops"][:] if in_memory else PackedCrops(pack_path)
-        digests = pack["digests"][:].astype(str)
-        return Pack(crops, pack["n_pages"][:], digests, bool(pack.attrs["resized"]))
+    """Reads a pack; its crops stay on disk if they are more than `MAX_IN_MEMORY_BYTES`.
+
+    Raises:
+        InputError: If it is damaged.
+    """
+    file = pack_path.open("rb", buffering=0)  # once: another process may put a new pack in its place
+    try:
+        with h5py.File(file, "r") as pack:
+            in_memory = pack["crops"].nbytes <= MAX_IN_MEMORY_BYTES
+            crops = pack["crops"][:] if in_memory else PackedCrops(pack_path, file)
+            digests = pack["digests"][:].astype(str)
+            return Pack(crops, pack["n_pages"][:], digests, bool(pack.attrs["resized"]))
+    except (OSError, KeyError, RuntimeError) as error:
+        raise InputError(f"{pack_path} is damaged; remove it, and it is made anew.") from error

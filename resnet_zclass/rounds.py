@@ -107,7 +107,10 @@ def fit_head(
     """
     n_val = len(val_set[0]) if val_set else 0
     extractor = features.build_extractor(model, len(crops) * len(views) + n_val, fit["batch_size"])
-    print(f"round 1: features of {len(views)} views of {len(crops)} crops, by {extractor.name}")
+    if fit["jit_compile"] == "auto" and distribute.count_replicas() == 1 and not fit["deterministic"]:
+        fit = fit | {"jit_compile": "on"}
+    compiled = ", the head compiled with XLA" if is_compiled(fit["jit_compile"]) else ""
+    print(f"frozen backbone: features of {len(views)} views of {len(crops)} crops, by {extractor.name}{compiled}")
     if views.drawn:
         print(
             f"note: {', '.join(views.drawn)} have no end of views, so {len(views)} drawn ones of every crop stand for "
@@ -119,8 +122,6 @@ def fit_head(
     how |= {"augment": stored.pick, "clock": clock, "val_batch_size": max(HEAD_VAL_BATCH, fit["batch_size"])}
     # Two dense layers are done in milliseconds: what comes between the steps weighs, and XLA compiles them in no time.
     fit = fit | {"steps_per_execution": max(HEAD_STEPS_AT_ONCE, fit["steps_per_execution"])}
-    if fit["jit_compile"] == "auto" and distribute.count_replicas() == 1 and not fit["deterministic"]:
-        fit = fit | {"jit_compile": "on"}
     fit_round(model.get_layer("head"), stored, targets, val_stored, round_, build_callbacks, fit, **how)
 
 

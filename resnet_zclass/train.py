@@ -305,6 +305,8 @@ def train_round(
         if round_.freeze == "head_only" and found:
             check_backbone(model, folder)
         if stores:
+            if mix is not None:
+                print("note: --mixup and --cutmix mix no stored features; --feature_views 0 mixes in this round too.")
             rz.rounds.fit_head(model, *train_set, val_set, round_, callbacks, fit, views, folder, **how)
         else:
             rz.rounds.fit_round(model, *train_set, val_set, round_, callbacks, fit, augment=augment, mix=mix, **how)

@@ -9,7 +9,7 @@ import numpy as np
 
 from resnet_zclass.channels import group_channels
 from resnet_zclass.errors import InputError
-from resnet_zclass.images import IMAGE_SUFFIXES
+from resnet_zclass.images import IMAGE_SUFFIXES, check_name
 from resnet_zclass.labels import LABEL_TABLES, READ_TEXT, read_label_table
 from resnet_zclass.splits import SPLITS
 
@@ -117,6 +117,8 @@ def list_folder(folder: Path) -> list[str]:
         if not name.startswith(".") and name not in CLUTTER and not name.endswith(".csv")
     )
     strange = [name for name in files if not name.lower().endswith(IMAGE_SUFFIXES)]
+    for name in files:
+        check_name(name)
     if strange:
         raise InputError(f"{folder / strange[0]} is no image that is read ({', '.join(IMAGE_SUFFIXES)}); move it away.")
     if not files:

@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -105,3 +108,28 @@ def test_batches_can_begin_with_a_later_epoch():
     for (x, y), (x_later, y_later) in zip(take(data, 3 * steps)[2 * steps :], take(later, steps), strict=True):
         np.testing.assert_array_equal(x, x_later)
         np.testing.assert_array_equal(y, y_later)
+
+
+def test_what_batches_were_made_from_is_let_go(tmp_path):
+    crops = Held((8, 4, 4, 1))
+    for _ in ordered_batches(crops, np.zeros(8, np.int32), 4):
+        pass
+    known = weakref.ref(crops)
+    del crops
+    gc.collect()
+    assert known() is None
+
+
+class Held:
+    """Crops that can be watched."""
+
+    dtype = np.dtype("uint16")
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, indices):
+        return np.zeros((len(indices), *self.shape[1:]), self.dtype)

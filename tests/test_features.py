@@ -6,6 +6,7 @@ from resnet_zclass import features
 from resnet_zclass.augment import build_augment
 from resnet_zclass.backend import keras
 from resnet_zclass.features import Extractor, StoredFeatures, build_extractor, extract_features, store_features
+from resnet_zclass.models import build_classifier
 from resnet_zclass.options import TrainOptions
 from resnet_zclass.pack import Subset
 from resnet_zclass.views import list_views
@@ -125,3 +126,11 @@ def test_a_batch_of_stored_features_has_one_view_a_crop():
     assert first == {(0, 3), (6, 9)}
     for row, target in zip(features_.numpy(), targets.numpy(), strict=True):
         assert row[0] in ((6, 9) if target[0] else (0, 3))
+
+
+def test_features_of_16_bits_are_not_converted_and_come_in_32(monkeypatch):
+    monkeypatch.setattr(features, "WORTH_CONVERTING", 0)
+    model = build_classifier((16, 16, 1), 3, model_name="ResNet8", mixed_precision="bfloat16")
+    extractor = build_extractor(model, n_images=4, batch_size=4)
+    assert extractor.name == "Keras"
+    assert extractor.run(np.zeros((4, 16, 16, 1), "uint16")).dtype == np.float32

@@ -1,10 +1,12 @@
 """Packs that stay on disk: read by index, whatever the chunks, from the file that was opened."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
 import pytest
+import tifffile
 
 from resnet_zclass import pack
 from resnet_zclass.errors import InputError
@@ -83,3 +85,26 @@ def test_a_pack_with_holes_is_refused(tmp_path):
         file["crops"].resize(40, axis=0)
     with pytest.raises(InputError, match="remove it"):
         PackedCrops(path)
+
+
+def test_two_files_that_swap_names_are_packed_anew(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for k, name in enumerate(("a.tif", "b.tif")):
+        tifffile.imwrite(folder / name, np.full((4, 4), k, "uint16"))
+        os.utime(folder / name, (10**9, 10**9))
+    images = [["a.tif"], ["b.tif"]]
+    assert pack.open_pack(pack.pack_images(folder, images)).crops[:, 0, 0, 0].tolist() == [0, 1]
+    (folder / "a.tif").rename(folder / "c.tif")
+    (folder / "b.tif").rename(folder / "a.tif")
+    (folder / "c.tif").rename(folder / "b.tif")
+    assert pack.open_pack(pack.pack_images(folder, images)).crops[:, 0, 0, 0].tolist() == [1, 0]
+
+
+def test_a_pack_that_lost_a_part_is_named_with_its_remedy(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), "uint16"))
+    path = pack.pack_images(tmp_path, [["a.tif"]])
+    with h5py.File(path, "r+") as file:
+        del file["digests"]
+    with pytest.raises(InputError, match="is damaged; remove it"):
+        pack.open_pack(path)
