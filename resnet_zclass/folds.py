@@ -73,9 +73,9 @@ def cross_validate(
         train(fold_data, run_path / f"fold_{fold}", is_fold=True)
         evaluations.append(evaluate_run(read_run(run_path / f"fold_{fold}"), fold_data, "test", fold_data))
     summary = pool_evaluations(evaluations, data)
+    write_mean(run_path, data, evaluations)
     with whole_file(run_path / FOLDS_FILE) as partial:
         partial.write_text(to_json(summary) + "\n")
-    write_mean(run_path, data, evaluations)
     print_folds(summary)
     print_scores(summary["pooled"], f"{run_path}, {n_folds} folds pooled")
     return summary

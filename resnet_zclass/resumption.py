@@ -69,7 +69,8 @@ def is_begun(path: Path, options: TrainOptions) -> bool:
 
 def is_finished(path: Path) -> bool:
     """Whether a run, or all folds of one, is trained to its end."""
-    return (path / MODEL_FILE).is_file() or (path / FOLDS_FILE).is_file()
+    last = FOLDS_FILE if any(path.glob("fold_*")) else MODEL_FILE  # what is written last
+    return (path / last).is_file()
 
 
 def clear_states(path: Path) -> None:

@@ -57,6 +57,8 @@ def test_streamed_files_are_those_of_one_table(batch_size, finished, inputs, tmp
     rows = [{"file": str(folder / "a.tif"), "page": i} for i in range(11)]
     rows += [{"file": str(folder / "b.tif"), "page": i} for i in range(14)]
     rows += [{"file": str(folder / f"c{i}.tif"), "page": 0} for i in range(25, 30)]
+    unlike = read_run(finished).familiar.score(crops[..., None])
+    rows = [row | {"unlike": score} for row, score in zip(rows, unlike, strict=True)]
     table, probabilities = expect(finished, rows, crops[..., None])
     np.testing.assert_allclose(np.load(tmp_path / "o.npy", mmap_mode="r"), probabilities, atol=1e-6)
     table.to_csv(tmp_path / "all.csv", index=False)
