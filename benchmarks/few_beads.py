@@ -107,6 +107,7 @@ def draw(rows: list[dict], path: Path) -> None:
         axis.set(xlabel="beads trained on, validation included", title=title, xscale="log")
         axis.set_xticks(sorted({row["beads"] for row in rows}), sorted({row["beads"] for row in rows}))
         axis.minorticks_off()
+    axes[-1].set_yscale("log")
     axes[0].legend()
     figure.savefig(path, dpi=110)
     plt.close(figure)
