@@ -4,6 +4,7 @@ What is learnt is not z itself, which means something else under every microscop
 readout tells z once it has seen four beads: see `losses.FewShotLoss` and `episodes`.
 """
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -50,17 +51,21 @@ def main(options: PretrainOptions) -> None:
     save_path = Path(options.save_path)
     check_output(save_path, options.overwrite)
     folder = claim_folder(Path(f"{save_path}.parts"), options)
-    backbone = pretrain(
-        folder,
-        model_name=options.model_name,
-        stem_stride=options.stem_stride,
-        epochs=options.epochs,
-        microscopes=options.microscopes,
-        episodes=options.episodes,
-        learning_rate=options.learning_rate,
-        processes=options.processes or count_cores(),
-        seed=options.seed,
-    )
+    try:
+        backbone = pretrain(
+            folder,
+            model_name=options.model_name,
+            stem_stride=options.stem_stride,
+            epochs=options.epochs,
+            microscopes=options.microscopes,
+            episodes=options.episodes,
+            learning_rate=options.learning_rate,
+            processes=options.processes or count_cores(),
+            seed=options.seed,
+        )
+    except KeyboardInterrupt:
+        done = len(_read_history(folder))
+        raise KeyboardInterrupt(f"the same command goes on from epoch {done + 1} of {options.epochs}.") from None
     save_half(backbone, save_path)
     shutil.copyfile(folder / HISTORY_FILE, f"{save_path}.csv")
     shutil.rmtree(folder)
@@ -191,9 +196,14 @@ def _mix(values: np.ndarray) -> np.ndarray:
     return grouped.transpose(0, 2, 1, *range(3, grouped.ndim)).reshape(-1, *values.shape[3:])
 
 
-def _start_pool(processes: int) -> ProcessPoolExecutor:
+@contextlib.contextmanager
+def _start_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")  # a fork would share TensorFlow's threads, which are not there
-    return ProcessPoolExecutor(processes, context, initializer=_prepare_worker)
+    pool = ProcessPoolExecutor(processes, context, initializer=_prepare_worker)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for another epoch
 
 
 def _prepare_worker() -> None:

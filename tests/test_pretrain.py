@@ -46,6 +46,20 @@ def test_a_pretraining_that_was_interrupted_goes_on_as_if_it_had_not(quick, tmp_
     assert len((broken / "history.csv").read_text().splitlines()) == 4
 
 
+def test_who_interrupts_is_told_how_to_go_on(quick, tmp_path, monkeypatch, capsys):
+    write = pretrain._write_history
+
+    def write_and_stop(folder, history):
+        write(folder, history)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretrain, "_write_history", write_and_stop)
+    words = ["--model_name", "ResNet8", "--microscopes", "8", "--episodes", "1", "--epochs", "3"]
+    assert pretrain.main(["--save_path", str(tmp_path / "a.weights.h5"), *words]) == 130
+    assert "goes on from epoch 2 of 3" in capsys.readouterr().err
+    assert not (tmp_path / "a.weights.h5").exists()
+
+
 def test_batches_mix_microscopes_and_keep_episodes_whole():
     microscopes, episodes, crops = np.meshgrid(np.arange(16), np.arange(3), np.arange(5), indexing="ij")
     mixed = [pretrain._mix(part).reshape(-1, 8, 5) for part in (microscopes, episodes, crops)]
