@@ -109,8 +109,11 @@ def test_an_image_may_be_several_files(cluster, several_run, tmp_path, monkeypat
             path.unlink()
     assert run_predict(None, several_run, "cells", "--pred_save_path", "plain.csv") == 0
     assert run_predict(cluster, several_run, "cells", "--pred_save_path", "parts.csv") == 0
-    plain = pd.concat([pd.read_csv(path) for path in sorted(Path("parts.csv").glob("*.csv"))], ignore_index=True)
-    together = pd.read_csv("plain.csv")
+    text = {"dtype": {"label": str, "target": str}, "keep_default_na": False}  # empty where no label is predicted
+    plain = pd.concat(
+        [pd.read_csv(path, **text) for path in sorted(Path("parts.csv").glob("*.csv"))], ignore_index=True
+    )
+    together = pd.read_csv("plain.csv", **text)
     assert (len(plain), plain.id.nunique()) == (3, 3)
     columns = [column for column in together if column != "probability" and not column.startswith("p_")]
     pd.testing.assert_frame_equal(plain[columns], together[columns])
