@@ -1,6 +1,7 @@
 """How good a run is on a split of its data, beside a classical baseline and, for simulated sets, the physical limit."""
 
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -14,47 +15,22 @@ from rich.table import Table
 
 import resnet_zclass as rz
 from resnet_zclass import figures, metrics
-from resnet_zclass.calibration import COVERAGE
 from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_folder
+from resnet_zclass.headlines import describe_scores, list_warnings, tabulate_scores
 from resnet_zclass.loader import Dataset
 from resnet_zclass.options import EvaluateOptions
 from resnet_zclass.opts import require
 from resnet_zclass.pack import Subset
 from resnet_zclass.predict import name_labels, predict_probabilities
 from resnet_zclass.predictions import build_table
+from resnet_zclass.report import REPORT_FILE, write_report
 from resnet_zclass.runs import FOLDS_FILE, Run, read_run
 from resnet_zclass.splits import SPLITS, shuffle_splits
 from resnet_zclass.trust import measure_calibration, measure_trust
 
 pd = lazy.load("pandas")
-
-# What is printed, where it was computed: key, words, decimals.
-HEADLINES = (
-    ("accuracy", "right", 3),
-    ("balanced_accuracy", "right, classes alike", 3),
-    ("macro_f1", "F1, mean of classes", 3),
-    ("samples_f1", "F1, mean of images", 3),
-    ("micro_f1", "F1, all labels together", 3),
-    ("within_one", "within one plane", 3),
-    ("mae_planes", "mean |error| (planes)", 2),
-    ("rmse_planes", "RMS error (planes)", 2),
-    ("mae_um", "mean |error| (um)", 3),
-    ("rmse_um", "RMS error (um)", 3),
-    ("rmse_z_um", "RMS error of mean z (um)", 3),
-    ("spread_z_um", "spread of mean z in a plane (um)", 3),
-    ("loss", "loss", 3),
-)
-
-# Whose scores stand side by side, and what their keys start with.
-COLUMNS = {
-    "network": "",
-    "baseline": "baseline_",
-    "baseline, random split": "baseline_random_",
-    "ceiling": "ceiling_",
-    "ceiling, unaided": "ceiling_unknown_",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +137,8 @@ def evaluate_run(
     model = run.load_model()
     indices = check_fits(run, model.input_shape[1:], data, split)
     truth, crops = read_truth(data)[indices], Subset(data.crops, indices)
-    probabilities = predict_probabilities(model, crops, batch_size, views)
+    again = functools.partial(predict_probabilities, model, batch_size=batch_size, views=views)
+    probabilities = again(crops)
     network = Predicted(probabilities, _to_images(run.thresholds, probabilities))
     baseline = None
     if trained_on is not None and split != "train":
@@ -184,9 +161,10 @@ def evaluate_run(
     if limits:
         scores["crlb_um"] = float(np.sqrt(np.average(limits["bound"] ** 2, weights=limits["n"])))
         scores["rmse_to_crlb"] = scores["rmse_z_um"] / scores["crlb_um"]
-    scores = write_evaluation(run.path / folder_name, run, data, indices, probabilities, scores, limits)
+    folder = run.path / folder_name
+    scores = write_evaluation(folder, run, data, indices, probabilities, scores, limits, again)
     print_scores(scores, f"{run.path}, split {split} of {data.path}")
-    print(f"figures and tables: {run.path / folder_name}")
+    print(f"figures and tables: {folder}\nto look at: {folder / REPORT_FILE}")
     return Evaluation(truth, network, baseline, scores)
 
 
@@ -268,7 +246,7 @@ def score(
 
 
 def count_seen(data: Dataset, indices: np.ndarray, trained_on: Dataset, split: str) -> dict[str, int]:
-    """How many images of a split the run has seen before in some way, which flatters; warns if there are any.
+    """How many images of a split the run has seen before in some way, which flatters.
 
     Args:
         data: The set that is evaluated.
@@ -289,13 +267,6 @@ def count_seen(data: Dataset, indices: np.ndarray, trained_on: Dataset, split: s
     counts = {"n_seen": int(same.sum()), "n_near_seen": int(near.sum())}
     if data is trained_on:
         counts["n_groups_seen"] = int(judged["group"].isin(seen["group"]).sum())
-    words = {"n_seen": "are images", "n_near_seen": "are all but images", "n_groups_seen": "belong to groups"}
-    for key, what in words.items():
-        if counts.get(key):
-            print(
-                f"warning: {counts[key]} of {len(judged)} images {what} that training saw too, so the scores flatter.",
-                file=sys.stderr,
-            )
     return counts
 
 
@@ -325,8 +296,9 @@ def write_evaluation(
     probabilities: np.ndarray,
     scores: dict,
     limits: dict[str, np.ndarray],
+    predict: Callable[[np.ndarray], np.ndarray],
 ) -> dict:
-    """Writes `metrics.json`, `per_class.csv`, `confusion.csv`, `predictions.csv` and the figures, all or none.
+    """Writes `metrics.json`, `per_class.csv`, `confusion.csv`, `predictions.csv`, figures and the page, all or none.
 
     For simulated z sets also `limits.csv` and `limits.png`, from `limits` of `measure_limits`.
 
@@ -345,6 +317,8 @@ def write_evaluation(
             table = pd.DataFrame(limits).rename(columns={key: f"{key}_um" for key in ("rmse", "bias", "bound")})
             table.to_csv(partial / "limits.csv", index=False)
             figures.draw_limits(limits, run.z_um, partial / "limits.png")
+        crops, truth = Subset(data.crops, indices), read_truth(data)[indices]
+        write_report(partial, run, scores, predictions[["file", "page"]], truth, probabilities, crops, predict)
     return scores
 
 
@@ -398,38 +372,17 @@ def print_scores(scores: dict, title: str) -> None:
     The last for one who knows position and brightness of every bead, and for one who has to find them (unaided).
     """
     print(f"{title}: {scores['n']} images")
-    columns = {heading: prefix for heading, prefix in COLUMNS.items() if f"{prefix}accuracy" in scores}
+    headings, rows = tabulate_scores(scores)
     table = Table()
     table.add_column()
-    for heading in columns:
+    for heading in headings:
         table.add_column(heading, justify="right")
-    for key, words, decimals in HEADLINES:
-        if key in scores and not (key == "macro_f1" and "within_one" in scores):  # planes are judged by distance
-            cells = (scores.get(prefix + key) for prefix in columns.values())
-            table.add_row(words, *("" if value is None else f"{value:.{decimals}f}" for value in cells))
+    for row in rows:
+        table.add_row(*row)
     Console().print(table)
-    if "set_size" in scores:
-        print(
-            f"confidence is off by {scores['ece']:.3f} on average, by {scores['ece_tempered']:.3f} "
-            f"at the temperature of split val, {scores['temperature']:.2f}\n"
-            f"sets to hold the true class of {COVERAGE:.0%} of the images hold that of {scores['set_coverage']:.1%}, "
-            f"with {scores['set_size']:.2f} classes on average"
-        )
-    if "z_sd_ratio" in scores:
-        print(f"errors of z are {scores['z_sd_ratio']:.2f} times as large as z_um_sd says")
-    if "n_unlike" in scores:
-        print(f"unlike the training set: {scores['n_unlike']} of {scores['n']} crops")
-    if "rmse_to_crlb" in scores and np.isfinite(scores["rmse_to_crlb"]):
-        print(
-            f"z, mean of the probabilities: RMS error {scores['rmse_z_um']:.4f} um, {scores['rmse_to_crlb']:.2f} times "
-            f"the Cramer-Rao bound of {scores['crlb_um']:.4f} um"
-        )
-    if "baseline_random_accuracy" in scores and "baseline_accuracy" in scores:
-        gain = scores["baseline_random_accuracy"] - scores["baseline_accuracy"]
-        print(f"A random split that tears groups apart would change the baseline's share right by {gain:+.3f}.")
-    judged = "macro_f1" if "micro_f1" in scores else "accuracy"
-    if scores.get(f"baseline_{judged}", 0) > scores[judged]:
-        print("The network loses to the baseline: do not trust it over a linear model on these data.")
+    print("\n".join(describe_scores(scores)))
+    for line in list_warnings(scores):
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def check_fits(run: Run, crop_shape: tuple[int, ...], data: Dataset, split: str) -> np.ndarray:

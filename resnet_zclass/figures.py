@@ -20,6 +20,7 @@ matplotlib = lazy.load("matplotlib")
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GRAY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#777777"
 )  # fmt: skip
+INK = "#222222"  # of text and axes
 SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN, "mixed": PURPLE}
 # Scores of validation predictions, and how they are called in pictures.
 SCORES = {
@@ -29,6 +30,8 @@ SCORES = {
     "micro_f1": "F1, all labels pooled",
 }
 STYLE = {
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+    "svg.hashsalt": "resnet_zclass",
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -70,7 +73,14 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
     """Saves a figure whole, in the format of the path's suffix."""
     with whole_file(path) as partial, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # names in scripts that the font lacks
-        figure.savefig(partial)
+        is_svg = partial.suffix == ".svg"
+        figure.savefig(partial, transparent=is_svg, metadata={"Date": None} if is_svg else None)
+
+
+def save_chart(figure: "Figure", path: str | Path) -> None:
+    """Saves a chart as the PNG `path` for the screen, and as SVG beside it for print and pages."""
+    save_figure(figure, path)
+    save_figure(figure, Path(path).with_suffix(".svg"))
 
 
 def draw_curves(
@@ -87,7 +97,7 @@ def draw_curves(
     Args:
         history: Lists of one number per epoch: `loss`, `accuracy`, `macro_f1`, ..., the same starting `val_`, and
             `learning_rate`. What is missing is not drawn.
-        path: PNG to write.
+        path: PNG to write; an SVG is written beside it.
         title: Title.
         score: What the second panel shows, a name in `SCORES`.
         best_epoch: Index of the epoch to mark, if any.
@@ -109,7 +119,7 @@ def draw_curves(
         handles, words = panels[0].get_legend_handles_labels()
         figure.legend(handles, words, loc="outside lower center", ncols=len(words))
         figure.suptitle(escape(title), x=0.01, ha="left", fontsize=10)
-        save_figure(figure, path)
+        save_chart(figure, path)
 
 
 def _draw_history(axes: "Axes", history: Mapping[str, Sequence[float]], name: str) -> None:
@@ -151,18 +161,17 @@ def draw_confusion(confusion: np.ndarray, names: Sequence[str], path: str | Path
     """Draws a confusion matrix `(K, K)` as shares of each true class."""
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     with style():
-        side = min(3.0 + 0.12 * len(names), 8.0)
-        figure = new_figure(side + 0.8, side)
+        figure = new_figure(4.2, 3.5)
         axes = figure.subplots()
         image = axes.imshow(share, cmap="cividis", vmin=0, vmax=1)
         figure.colorbar(image, label="share of the true class", shrink=0.8)
-        every = -(-len(names) // 20)
+        every = -(-len(names) // 14)
         ticks = np.arange(0, len(names), every)
         axes.set_xticks(ticks, [escape(names[i]) for i in ticks], rotation=90)
         axes.set_yticks(ticks, [escape(names[i]) for i in ticks])
         axes.set(xlabel="predicted class", ylabel="true class")
         axes.spines[:].set_visible(False)
-        save_figure(figure, path)
+        save_chart(figure, path)
 
 
 def draw_plane_errors(
@@ -174,24 +183,24 @@ def draw_plane_errors(
         per_class: What `metrics.per_class_metrics` returns.
         names: Names of the classes.
         z_um: z of every class in um, if known; gives the horizontal axis.
-        path: PNG to write.
+        path: PNG to write; an SVG is written beside it.
     """
     known = z_um is not None
     x = np.asarray(z_um, float) if known else np.arange(len(names))
     step_um = float(np.median(np.diff(x))) if known else 1.0
     unit = "um" if known else "planes"
     with style():
-        figure = new_figure(7.0, 2.8)
-        left, right = figure.subplots(1, 2)
+        figure = new_figure(3.6, 4.6)
+        upper, lower = figure.subplots(2, 1)
         bias, spread = (per_class[f"{key}_planes"] * step_um for key in ("bias", "spread"))
-        left.axhline(0, color=GRAY, linewidth=0.8)
-        left.errorbar(x, bias, yerr=spread, color=BLUE, marker=".", linestyle="none", capsize=2)
-        left.set(title="mean error, bars: standard deviation", ylabel=f"predicted - true ({unit})")
-        right.plot(x, per_class["recall"], color=BLUE, marker=".")
-        right.set(title="share of right planes", ylabel="recall", ylim=(0, 1.02))
-        for axes in (left, right):
+        upper.axhline(0, color=GRAY, linewidth=0.8)
+        upper.errorbar(x, bias, yerr=spread, color=BLUE, marker=".", linestyle="none", capsize=2)
+        upper.set(title="mean error, bars: standard deviation", ylabel=f"predicted - true ({unit})")
+        lower.plot(x, per_class["recall"], color=BLUE, marker=".")
+        lower.set(title="share of right planes", ylabel="recall", ylim=(0, 1.02))
+        for axes in (upper, lower):
             axes.set_xlabel(f"true z ({unit if known else 'class'})")
-        save_figure(figure, path)
+        save_chart(figure, path)
 
 
 def draw_reliability(table: Mapping[str, np.ndarray], path: str | Path) -> None:
@@ -199,7 +208,7 @@ def draw_reliability(table: Mapping[str, np.ndarray], path: str | Path) -> None:
 
     Args:
         table: What `calibration.reliability` returns.
-        path: PNG to write.
+        path: PNG to write; an SVG is written beside it.
     """
     with style():
         figure = new_figure(3.6, 3.4)
@@ -210,7 +219,7 @@ def draw_reliability(table: Mapping[str, np.ndarray], path: str | Path) -> None:
             axes.annotate(f"{n}", (x, y), (4, 4 if y < 0.5 else -9), textcoords="offset points", fontsize=7)
         axes.set(title="numbers: images", xlabel="confidence", ylabel="share right")
         axes.set(xlim=(0, 1.08), ylim=(0, 1.05), xticks=np.linspace(0, 1, 6), yticks=np.linspace(0, 1, 6))
-        save_figure(figure, path)
+        save_chart(figure, path)
 
 
 def draw_limits(limits: Mapping[str, np.ndarray], z_um: np.ndarray, path: str | Path) -> None:
@@ -219,26 +228,26 @@ def draw_limits(limits: Mapping[str, np.ndarray], z_um: np.ndarray, path: str | 
     Args:
         limits: What `metrics.limit_table` returns, in um.
         z_um: z of every class in um, array `(K,)`.
-        path: PNG to write.
+        path: PNG to write; an SVG is written beside it.
     """
     with style():
-        figure = new_figure(7.0, 3.4)
-        left, right = figure.subplots(1, 2)
-        right.axhline(0, color=GRAY, linewidth=0.8)
+        figure = new_figure(3.6, 5.0)
+        upper, lower = figure.subplots(2, 1)
+        lower.axhline(0, color=GRAY, linewidth=0.8)
         for level, colour in zip(np.unique(limits["level"]), (BLUE, ORANGE, GREEN), strict=False):
             chosen = limits["level"] == level
             z = np.asarray(z_um)[limits["plane"][chosen]]
-            words = f"{np.average(limits['photons'][chosen], weights=limits['n'][chosen]):,.0f} photons"
-            left.plot(z, limits["rmse"][chosen], ".", color=colour, label=words)
-            left.plot(z, limits["bound"][chosen], color=colour, linewidth=1)
-            right.plot(z, limits["bias"][chosen], ".", color=colour)
+            words = f"{np.average(limits['photons'][chosen], weights=limits['n'][chosen]):,.0f}"
+            upper.plot(z, limits["rmse"][chosen], ".", color=colour, label=words)
+            upper.plot(z, limits["bound"][chosen], color=colour, linewidth=1)
+            lower.plot(z, limits["bias"][chosen], ".", color=colour)
         worst = max(float(np.max(limits["rmse"])), 1e-6)
-        left.set(title="RMS error; lines: the bound", ylabel="um", ylim=(0, 1.15 * worst))  # the bound may be infinite
-        right.set(title="mean error", ylabel="decoded - true (um)")
-        for axes in (left, right):
+        upper.set(title="RMS error; lines: the bound", ylabel="um", ylim=(0, 1.15 * worst))  # the bound may be infinite
+        lower.set(title="mean error", ylabel="decoded - true (um)")
+        for axes in (upper, lower):
             axes.set_xlabel("true z (um)")
-        figure.legend(loc="outside upper center", ncols=3)
-        save_figure(figure, path)
+        figure.legend(loc="outside upper center", ncols=3, title="photons", title_fontsize=9)
+        save_chart(figure, path)
 
 
 def draw_class_counts(
@@ -254,7 +263,7 @@ def draw_class_counts(
         counts: K numbers of images for each split (`train`, `val`, `test`).
         drawn: How often the K classes are drawn in an epoch of training, where that is not as often as they are
             there; drawn as an outline in the panel of `train`.
-        path: PNG to write.
+        path: PNG to write; an SVG is written beside it.
     """
     is_skewed = any(np.max(numbers) > 50 * max(1, np.min(numbers)) for numbers in counts.values())
     with style():
@@ -270,7 +279,7 @@ def draw_class_counts(
         if drawn is not None:
             figure.legend(loc="outside upper right")
         _name_rows(panels[0], names)
-        save_figure(figure, path)
+        save_chart(figure, path)
 
 
 def _draw_counts(axes: "Axes", split: str, numbers: np.ndarray, drawn: Sequence[int] | None) -> None:
@@ -294,7 +303,7 @@ def draw_class_scores(names: Sequence[str], scores: Mapping[str, np.ndarray], pa
     Args:
         names: Names of the K classes.
         scores: Arrays `(K,)` `f1`, `precision`, `recall` in 0..1 (NaN where there is none) and `n`, images per class.
-        path: PNG to write.
+        path: PNG to write; an SVG is written beside it.
     """
     order = np.argsort(-np.asarray(scores["n"]), kind="stable")
     f1, precision, recall, n = (np.asarray(scores[key])[order] for key in ("f1", "precision", "recall", "n"))
@@ -313,7 +322,7 @@ def draw_class_scores(names: Sequence[str], scores: Mapping[str, np.ndarray], pa
         handles, words = axes.get_legend_handles_labels()
         figure.legend(handles[::-1], words[::-1], loc="outside upper right", ncols=3)
         _name_rows(axes, [names[k] for k in order])
-        save_figure(figure, path)
+        save_chart(figure, path)
 
 
 def _name_rows(axes: "Axes", names: Sequence[str], longest: int = 40) -> None:
@@ -328,7 +337,7 @@ def draw_rate_plan(rounds: Sequence[tuple[str, Sequence[float]]], path: str | Pa
 
     Args:
         rounds: Name of each round and its learning rates, none where the schedule is `plateau`.
-        path: PNG to write.
+        path: PNG to write; an SVG is written beside it.
     """
     with style():
         figure = new_figure(1.0 + 3.4 * len(rounds), 2.8)
@@ -342,4 +351,4 @@ def draw_rate_plan(rounds: Sequence[tuple[str, Sequence[float]]], path: str | Pa
                 words = "plateau:\ndepends on the results"
                 axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=GRAY)
                 axes.set(xticks=[], yticks=[])
-        save_figure(figure, path)
+        save_chart(figure, path)

@@ -11,8 +11,9 @@ from rich.table import Table
 
 import resnet_zclass as rz
 from resnet_zclass.errors import InputError
-from resnet_zclass.evaluate import HEADLINES, Evaluation, Predicted, evaluate_run, print_scores, score, to_json
+from resnet_zclass.evaluate import Evaluation, Predicted, evaluate_run, print_scores, score, to_json
 from resnet_zclass.files import whole_file
+from resnet_zclass.headlines import HEADLINES
 from resnet_zclass.loader import Dataset
 from resnet_zclass.prepare import check_classes
 from resnet_zclass.runs import FAMILIAR_FILE, FOLDS_FILE, MODEL_FILE, read_run, write_classes

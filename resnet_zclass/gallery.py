@@ -190,3 +190,33 @@ def _channel_colours(n_channels: int) -> Sequence[tuple[float, float, float]]:
     if n_channels in CHANNEL_COLOURS:
         return CHANNEL_COLOURS[n_channels]
     return [colorsys.hsv_to_rgb(k / n_channels, 1.0, 1.0) for k in range(n_channels)]
+
+
+def draw_heat_maps(
+    images: np.ndarray, maps: np.ndarray, names: Sequence[str], path: str | Path, per_row: int = 3
+) -> None:
+    """Draws images, each beside how much the probability of its class falls where a part is covered.
+
+    Args:
+        images: array `(n, H, W, C)` of any pixel type.
+        maps: array `(n, H, W)`, as of `heat_maps.occlude`.
+        names: one per image.
+        path: PNG to write.
+        per_row: images in a row at most.
+    """
+    n_columns = min(per_row, len(images))
+    n_rows = -(-len(images) // n_columns)
+    strongest = max(float(np.abs(maps).max()), 1e-3)
+    with style():
+        figure = new_figure(2.9 * n_columns + 0.8, 1.6 * n_rows + 0.2)
+        all_axes = figure.subplots(n_rows, 2 * n_columns, squeeze=False)
+        for axes in all_axes.flat:
+            axes.set_axis_off()
+        shown = None
+        for k, (image, heat, name) in enumerate(zip(images, maps, names, strict=True)):
+            left, right = all_axes[k // n_columns, 2 * (k % n_columns) :][:2]
+            left.imshow(show_colours(image[None])[0], interpolation="nearest")
+            left.set_title(escape(name if len(name) < 22 else f"{name[:19]}..."), fontsize=8)
+            shown = right.imshow(heat, cmap="PuOr_r", vmin=-strongest, vmax=strongest)
+        figure.colorbar(shown, ax=all_axes, label="fall of the probability", shrink=min(1.0, 1.6 / n_rows + 0.3))
+        save_figure(figure, path)

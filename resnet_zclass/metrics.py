@@ -4,6 +4,7 @@ Throughout, `labels` are true class indices, int array `(N,)` in `0..K-1`, and `
 For several labels per image, `targets` are 0 or 1, `(N, K)`, and `thresholds` a float or `(K,)`, in 0..1.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -356,3 +357,17 @@ def one_hot(labels: np.ndarray, n_classes: int, soft_labels: float = 0.0) -> np.
     weight = np.exp(-0.5 * (distance / soft_labels) ** 2) if soft_labels else distance == 0
     rows = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
     return rows[np.asarray(labels).astype(int)]  # of a million labels nothing else is as large as what is returned
+
+
+def mcnemar(n_first: int, n_second: int) -> float:
+    """Probability that two classifiers equally good differ so much on the same images; McNemar's exact test (1947).
+
+    Args:
+        n_first: Images that only the first has right.
+        n_second: Images that only the second has right.
+
+    >>> mcnemar(1, 3)
+    0.625
+    """
+    n, least = n_first + n_second, min(n_first, n_second)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(least + 1)) / 2**n)

@@ -345,6 +345,20 @@ class EvaluateOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReportOptions:
+    """Writes the page of an evaluated run anew, or one that compares several runs side by side."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Folders of runs. Of one run the page is written into its evaluation."""
+    evaluation: str = "evaluation"
+    """Which evaluation of the runs: the name of its folder there."""
+    save_path: str = ""
+    """With several runs, file to write; default comparison.html."""
+    overwrite: bool = False
+    """Replace what is there."""
+
+
+@dataclasses.dataclass(frozen=True)
 class PredictOptions:
     """Predicts the class of new images: one row per image, page or bead."""
 
@@ -456,6 +470,7 @@ COMMANDS: dict[str, type] = {
     "pretrain": PretrainOptions,
     "train": TrainOptions,
     "evaluate": EvaluateOptions,
+    "report": ReportOptions,
     "predict": PredictOptions,
     "save_non_multi_gpu_model": SaveNonMultiGpuModelOptions,
     "export": ExportOptions,

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import shlex
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from resnet_zclass.options import (
     MakeDatasetOptions,
     PredictOptions,
     PretrainOptions,
+    ReportOptions,
     SimulateOptions,
     TrainOptions,
 )
@@ -41,8 +43,11 @@ __all__ = [
     "MakeDatasetOptions",
     "PredictOptions",
     "PretrainOptions",
+    "ReportOptions",
     "SimulateOptions",
     "TrainOptions",
+    "as_command",
+    "list_changes",
     "load_options",
     "parse_options",
     "pick",
@@ -124,6 +129,33 @@ def pick(options: Any, *names: str) -> dict[str, Any]:
     {'planes': 39, 'seed': 0}
     """
     return {name: getattr(options, name) for name in names}
+
+
+def list_changes(name: str, options: Any) -> dict[str, Any]:
+    """The options of command `name` that are not as they are by default, by name.
+
+    >>> list_changes("train", TrainOptions(flip=True))
+    {'flip': True}
+    """
+    default = dataclasses.asdict(COMMANDS[name]())
+    return {key: value for key, value in dataclasses.asdict(options).items() if value != default[key]}
+
+
+def as_command(name: str, options: Any) -> str:
+    """The command line that means these options.
+
+    >>> as_command("train", TrainOptions(data_path="my beads", flip=True))
+    "resnet-zclass train --data_path='my beads' --flip"
+    """
+    changed = {key: list(value) if isinstance(value, tuple) else value
+               for key, value in list_changes(name, options).items() if value is not None}  # fmt: skip
+    return " ".join(["resnet-zclass", name, *map(_quote, _as_flags(changed))])
+
+
+def _quote(word: str) -> str:
+    """A word as a shell takes it, with the quotes around the value of `--option=value` only."""
+    option, sign, value = word.partition("=")
+    return f"{option}={shlex.quote(value)}" if sign and option.startswith("--") else shlex.quote(word)
 
 
 def require(options: Any, *names: str) -> None:

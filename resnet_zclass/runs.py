@@ -11,6 +11,7 @@ import lazy_loader as lazy
 import numpy as np
 
 import resnet_zclass as rz
+from resnet_zclass.environment import describe_environment
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_file, whole_folder
 from resnet_zclass.labels import READ_TEXT
@@ -31,6 +32,7 @@ MODEL_FILE = "model.keras"
 SPLIT_FILE = "split.csv"  # which images the run was trained, validated and is to be tested on
 CROPS_FILE = "crops.json"  # what its crops are like
 FOLDS_FILE = "folds.json"
+ENVIRONMENT_FILE = "environment.json"  # what software and machine it was trained with
 CALIBRATION_FILE = "calibration.json"  # what its split val taught of how far to trust it
 FAMILIAR_FILE = "familiar.npz"  # what the beads that it was trained on look like
 OWN = ["label", "group", "digest"]  # what must not have changed about an image
@@ -295,6 +297,7 @@ def start_run(path: Path, options: TrainOptions, data: "Dataset", is_fold: bool 
         write_classes(partial, data)
         data.items[["file", "page", *OWN, "split"]].to_csv(partial / SPLIT_FILE, index=False)
         (partial / CROPS_FILE).write_text(json.dumps(facts) + "\n")
+        (partial / ENVIRONMENT_FILE).write_text(json.dumps(describe_environment(), indent=1) + "\n")
 
 
 def write_classes(path: Path, data: "Dataset", thresholds: np.ndarray | None = None) -> None:

@@ -15,7 +15,7 @@ def drawn(monkeypatch):
         figure.canvas.draw()
         kept.append(figure)
 
-    monkeypatch.setattr(figures, "save_figure", keep)
+    monkeypatch.setattr(figures, "save_chart", keep)
     monkeypatch.setattr(gallery, "save_figure", keep)
     return kept
 
@@ -121,7 +121,7 @@ def test_a_plan_of_rates_says_where_there_is_none(drawn):
 def test_pictures_are_written_whole(tmp_path):
     figures.draw_rate_plan([("a", [0.1])], tmp_path / "plan.png")
     gallery.draw_augmented(np.zeros((1, 2, 4, 4, 1), "uint8"), tmp_path / "sheet.png")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.png", "sheet.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.png", "plan.svg", "sheet.png"]
     assert (tmp_path / "plan.png").read_bytes()[:4] == b"\x89PNG"
 
 
