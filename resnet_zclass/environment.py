@@ -48,6 +48,15 @@ def read_memory_gb() -> float:
         return 0.0
 
 
+def read_free_memory_gb() -> float:
+    """Memory that is free for programs in GB; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 2**20
+    except (OSError, StopIteration, ValueError):
+        return 0.0
+
+
 def _name_processor() -> str:
     """Name of the processor, from Linux's own table where there is one."""
     try:

@@ -464,6 +464,20 @@ class ExportOptions:
     """Replace what is there."""
 
 
+@dataclasses.dataclass(frozen=True)
+class DoctorOptions:
+    """Tells what this machine can do, and what is wrong with a set and how to mend it."""
+
+    data_path: str = ""
+    """Folder of the set to examine."""
+    channels: tuple[str, ...] = ()
+    """As of train: ends of the names of files that make an image together."""
+    label_table: str = ""
+    """As of train: table Id,Target of a set with several labels per image."""
+    group_regex: str = ""
+    """As of train: what it finds in a file's name is the group."""
+
+
 COMMANDS: dict[str, type] = {
     "simulate": SimulateOptions,
     "make_dataset": MakeDatasetOptions,
@@ -474,4 +488,5 @@ COMMANDS: dict[str, type] = {
     "predict": PredictOptions,
     "save_non_multi_gpu_model": SaveNonMultiGpuModelOptions,
     "export": ExportOptions,
+    "doctor": DoctorOptions,
 }

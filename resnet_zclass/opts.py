@@ -21,6 +21,7 @@ import tyro
 from resnet_zclass.errors import InputError
 from resnet_zclass.options import (
     COMMANDS,
+    DoctorOptions,
     EvaluateOptions,
     ExportOptions,
     MakeDatasetOptions,
@@ -38,6 +39,7 @@ DEFAULT_PRESET = "demo"
 __all__ = [
     "COMMANDS",
     "DEFAULT_PRESET",
+    "DoctorOptions",
     "EvaluateOptions",
     "ExportOptions",
     "MakeDatasetOptions",
