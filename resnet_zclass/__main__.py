@@ -1,5 +1,6 @@
 """`resnet-zclass COMMAND ...`, the same as `python -m resnet_zclass.COMMAND ...`."""
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -25,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name = argv[0].replace("-", "_") if argv else ""
     if name not in COMMANDS:
-        print(f"error: {argv[0] if argv else 'no command'}: {usage}", file=sys.stderr)
+        guess = difflib.get_close_matches(name, COMMANDS, n=1)
+        meant = f"is {guess[0]} meant? " if guess else ""
+        print(f"error: {argv[0] if argv else 'no command'}: {meant}{usage}", file=sys.stderr)
         return 2
     return importlib.import_module(f"resnet_zclass.{name}").main(argv[1:])
 

@@ -1,15 +1,20 @@
-"""What every command's `main()` does about bad input, Ctrl-C and faults: one line and an exit code."""
+"""Commands: what `main()` does about bad input, Ctrl-C and faults (one line, an exit code), and how Python runs one."""
 
+import dataclasses
 import functools
+import importlib
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from resnet_zclass.errors import InputError, LostWorkerError
-from resnet_zclass.opts import parse_options
+from resnet_zclass.options import COMMANDS
+from resnet_zclass.opts import check_known, load_options, parse_options
+from resnet_zclass.ranges import check_ranges
 
 
 def command(name: str) -> Callable[[Callable[[Any], None]], Callable[..., int]]:
@@ -39,6 +44,43 @@ def command(name: str) -> Callable[[Callable[[Any], None]], Callable[..., int]]:
         return main
 
     return wrap
+
+
+def run(name: str, opts: str = "", **options: Any) -> None:
+    """Runs a command from Python, with its options as keywords; errors are raised instead of told.
+
+    Args:
+        name: The command, such as `"train"`.
+        opts: Preset or TOML file, as of `--opts`.
+        options: Options of the command.
+
+    Raises:
+        InputError: For an unknown command or option, and for whatever the command refuses.
+
+    >>> run("trian", data_path="train_data/mine")
+    Traceback (most recent call last):
+    resnet_zclass.errors.InputError: there is no command 'trian'; is train meant?
+    >>> run("train", data_pth="train_data/mine")
+    Traceback (most recent call last):
+    resnet_zclass.errors.InputError: train has no option 'data_pth'; is data_path meant?
+    """
+    check_known(name, COMMANDS, "there is no command")
+    default = load_options(name, opts) if opts else COMMANDS[name]()
+    for key in options:
+        check_known(key, [field.name for field in dataclasses.fields(default)], f"{name} has no option")
+    chosen = {key: tuple(map(str, value)) if _is_list_of_paths(value) else _plain(value)
+              for key, value in options.items()}  # fmt: skip
+    values = dataclasses.replace(default, **chosen)
+    check_ranges(dataclasses.asdict(values))
+    importlib.import_module(f"resnet_zclass.{name}").main.__wrapped__(values)
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else tuple(value) if isinstance(value, list) else value
+
+
+def _is_list_of_paths(value: Any) -> bool:
+    return isinstance(value, list | tuple) and any(isinstance(part, str | Path) for part in value)
 
 
 def _judge(error: BaseException) -> tuple[int, str]:

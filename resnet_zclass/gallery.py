@@ -132,13 +132,14 @@ CHANNEL_COLOURS = {
 }
 
 
-def draw_augmented(sheet: np.ndarray, path: str | Path, title: str = "") -> None:
+def draw_augmented(sheet: np.ndarray, path: str | Path, title: str = "", heads: Sequence[str] | None = None) -> None:
     """Draws images beside augmented views of them, one row each.
 
     Args:
         sheet: array `(n, 1 + views, H, W, C)` of any pixel type; the first of a row is the image as it is.
         path: PNG to write.
         title: Title.
+        heads: Names of the columns; by default the first is the original and others are views of it.
     """
     n, n_columns, height, width, _ = sheet.shape
     gap = max(1, width // 16)
@@ -152,8 +153,8 @@ def draw_augmented(sheet: np.ndarray, path: str | Path, title: str = "") -> None
         figure = new_figure(cell_in * n_columns + 0.4, cell_in * n * height / width + 0.8)
         axes = figure.subplots()
         axes.imshow(canvas, interpolation="nearest")
-        heads = ["original", *(f"view {k}" for k in range(1, n_columns))]
-        axes.set_xticks(np.arange(n_columns) * (width + gap) + width / 2, heads)
+        heads = heads or ["original", *(f"view {k}" for k in range(1, n_columns))]
+        axes.set_xticks(np.arange(n_columns) * (width + gap) + width / 2, [escape(head) for head in heads])
         axes.tick_params(length=0, labelleft=False, labelbottom=False, labeltop=True)
         axes.spines[:].set_visible(False)
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)

@@ -11,7 +11,7 @@ import difflib
 import io
 import shlex
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ __all__ = [
     "SimulateOptions",
     "TrainOptions",
     "as_command",
+    "check_known",
     "list_changes",
     "load_options",
     "parse_options",
@@ -100,13 +101,25 @@ def load_options(name: str, source: str | Path) -> Any:
     values = tables.get(name, top if name == whose else {})
     known = [field.name for field in dataclasses.fields(COMMANDS[name])]
     for key in values:
-        if key not in known:
-            guess = difflib.get_close_matches(key, known, n=1)
-            raise InputError(f"{path}: {name} has no option {key!r}" + (f"; is {guess[0]} meant?" if guess else "."))
+        check_known(key, known, f"{path}: {name} has no option")
     try:
         return _parse(name, _as_flags(values), COMMANDS[name]())
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def check_known(name: str, known: Iterable[str], words: str) -> None:
+    """Raises `InputError` with `words`, the name and the nearest of the known ones, unless it is one of them.
+
+    >>> check_known("beed", ["bead", "yeast"], "there is no preset")
+    Traceback (most recent call last):
+    resnet_zclass.errors.InputError: there is no preset 'beed'; is bead meant?
+    """
+    if name not in (known := list(known)):
+        guess = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        raise InputError(
+            f"{words} {name!r}; " + (f"is {guess[0]} meant?" if guess else f"there is {', '.join(known)}.")
+        )
 
 
 def save_options(path: str | Path, options: Any) -> None:
@@ -184,8 +197,10 @@ def _preset_or_file(source: str) -> Path:
     if source in preset_names():
         return PRESETS_PATH / f"{source}.toml"
     if not Path(source).is_file():
+        guess = difflib.get_close_matches(source, preset_names(), n=1)
         raise InputError(
-            f"--opts: {source!r} is neither a file nor a preset; the presets are {', '.join(preset_names())}."
+            f"--opts: {source!r} is neither a file nor a preset; the presets are {', '.join(preset_names())}"
+            + (f"; is {guess[0]} meant?" if guess else ".")
         )
     return Path(source)
 
@@ -223,6 +238,10 @@ def _parse(name: str, argv: list[str], default: Any) -> Any:
     except SystemExit as exit_:
         if exit_.code in (0, None):
             raise
+        for word in argv:
+            if word.startswith("--") and f"Unrecognized options: {word}" in box.getvalue():
+                names = [f"--{field.name}" for field in dataclasses.fields(COMMANDS[name])]
+                check_known(word.split("=")[0].replace("-", "_").replace("__", "--", 1), names, f"{name} has no option")
         raise InputError(_message_in(box.getvalue())) from None
 
 

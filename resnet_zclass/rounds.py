@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import functools
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from resnet_zclass.runs import ROUND_FOLDERS
 from resnet_zclass.schedules import plan_rates
 from resnet_zclass.views import Views
 
+OPTIMIZERS = ("rmsprop", "adam", "sgd", "adamw", "adadelta")  # that are spoken of; any of Keras' will do
 HEAD_VAL_BATCH, HEAD_STEPS_AT_ONCE = 1024, 64  # features per validation step; training steps between two looks
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -275,7 +277,9 @@ def build_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimiz
     try:
         optimizer = keras.optimizers.get(name)
     except Exception as error:
-        raise InputError(f"--optimizer {name} is none of Keras'; try rmsprop, adam, sgd, adamw, adadelta.") from error
+        guess = difflib.get_close_matches(name, OPTIMIZERS, n=1)
+        words = f"is {guess[0]} meant?" if guess else f"try {', '.join(OPTIMIZERS)}."
+        raise InputError(f"--optimizer {name} is none of Keras'; {words}") from error
     optimizer.learning_rate = learning_rate
     return optimizer
 
