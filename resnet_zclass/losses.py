@@ -124,7 +124,7 @@ class FewShotLoss(keras.losses.Loss):
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-def emd_loss(y_true, y_pred):
+def emd_loss(y_true: "keras.KerasTensor", y_pred: "keras.KerasTensor") -> "keras.KerasTensor":
     """Squared earth mover's distance of ordered classes, `(N,)`: a sure prediction d planes off costs d.
 
     Squared differences of the cumulative probabilities are summed over the classes. Hou, Yu & Samaras, Squared Earth
