@@ -115,6 +115,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "save_non_multi_gpu_model",
         "scene",
         "schedules",
+        "serve",
         "simulate",
         "sorted_crops",
         "splits",

@@ -19,7 +19,7 @@ from resnet_zclass.options import DoctorOptions
 from resnet_zclass.opts import pick
 from resnet_zclass.tree import find_splits
 
-EXTRAS = {"export": "onnxruntime", "dask": "distributed", "tracks": "filterpy"}
+EXTRAS = {"export": "onnxruntime", "dask": "distributed", "tracks": "filterpy", "serve": "gradio"}
 LOW_DISK_GB, LOW_MEMORY_GB = 5, 4
 MOST_FILES = 20  # of unreadable ones that are named
 SIDE = 1024  # of the matrices that a device multiplies

@@ -221,3 +221,48 @@ def draw_heat_maps(
             shown = right.imshow(heat, cmap="PuOr_r", vmin=-strongest, vmax=strongest)
         figure.colorbar(shown, ax=all_axes, label="fall of the probability", shrink=min(1.0, 1.6 / n_rows + 0.3))
         save_figure(figure, path)
+
+
+def draw_answer(
+    image: np.ndarray,
+    heat: np.ndarray,
+    probabilities: np.ndarray,
+    names: Sequence[str],
+    z_um: np.ndarray | None,
+    z: tuple[float, float] | None,
+    path: str | Path,
+) -> None:
+    """Draws an image, where its class was read off, and its probabilities; of planes with z and its error.
+
+    Args:
+        image: array `(H, W, C)` of any pixel type.
+        heat: array `(H, W)`, as of `heat_maps.occlude`.
+        probabilities: array `(K,)`.
+        names: of the K classes.
+        z_um: z of the classes in um, if known.
+        z: z and its standard deviation in um, if known.
+        path: PNG to write.
+    """
+    with style():
+        figure = new_figure(9.6, 3.0)
+        left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1, 1.6])
+        left.imshow(show_colours(image[None])[0], interpolation="nearest")
+        left.set_title("image")
+        strongest = max(float(np.abs(heat).max()), 1e-3)
+        shown = middle.imshow(heat, cmap="PuOr_r", vmin=-strongest, vmax=strongest)
+        middle.set_title("fall of the probability if covered", fontsize=8)
+        figure.colorbar(shown, ax=middle, shrink=0.8)
+        for axes in (left, middle):
+            axes.set_axis_off()
+        x = np.arange(len(names)) if z_um is None else np.asarray(z_um, float)
+        width = 0.8 * (float(np.median(np.diff(x))) if len(x) > 1 else 1.0)
+        right.bar(x, probabilities, width=width, color=SKY)
+        if z is None:
+            every = -(-len(names) // 14)
+            right.set_xticks(x[::every], [escape(name) for name in names[::every]], rotation=90, fontsize=7)
+        else:
+            right.errorbar(z[0], 1.03, xerr=z[1], color=RED, marker="o", markersize=4, capsize=3, clip_on=False)
+            right.set_title(f"z = {z[0]:.3f} +- {z[1]:.3f} um", color=RED)
+            right.set_xlabel("z (um)")
+        right.set(ylabel="probability", ylim=(0, 1.08))
+        save_figure(figure, path)

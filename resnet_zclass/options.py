@@ -465,6 +465,22 @@ class ExportOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class ServeOptions:
+    """Opens a page on this machine to try a run: drop an image, see its planes, z with an error, and a heat map."""
+
+    run: tyro.conf.Positional[str] = ""
+    """Folder of the run."""
+    port: int = 7860
+    """Port of the page, http://127.0.0.1:PORT."""
+    max_upload_mb: int = 200
+    """Size of a file at most, in MB."""
+    engine: Literal["auto", "keras", "onnx", "litert"] = "auto"
+    """What computes, as of predict."""
+    browser: bool = False
+    """Open the page in the browser of this machine."""
+
+
+@dataclasses.dataclass(frozen=True)
 class DoctorOptions:
     """Tells what this machine can do, and what is wrong with a set and how to mend it."""
 
@@ -489,4 +505,5 @@ COMMANDS: dict[str, type] = {
     "save_non_multi_gpu_model": SaveNonMultiGpuModelOptions,
     "export": ExportOptions,
     "doctor": DoctorOptions,
+    "serve": ServeOptions,
 }

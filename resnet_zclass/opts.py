@@ -28,6 +28,7 @@ from resnet_zclass.options import (
     PredictOptions,
     PretrainOptions,
     ReportOptions,
+    ServeOptions,
     SimulateOptions,
     TrainOptions,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "PredictOptions",
     "PretrainOptions",
     "ReportOptions",
+    "ServeOptions",
     "SimulateOptions",
     "TrainOptions",
     "as_command",

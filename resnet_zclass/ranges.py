@@ -48,6 +48,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "photons": (1e-3, 1e9),
     "pixel_um": (1e-3, 5),
     "planes": (2, 10_000),
+    "port": (1, 65535),
+    "max_upload_mb": (1, 100_000),
     "read_noise": (0, 1e4),
     "rotate_deg": (0, 180),
     "seed": (0, 2**31 - 1),

@@ -18,7 +18,7 @@ from resnet_zclass.files import check_output, whole_file
 from resnet_zclass.gallery import draw_heat_maps
 from resnet_zclass.labels import READ_TEXT
 from resnet_zclass.options import ReportOptions
-from resnet_zclass.opts import as_command, require
+from resnet_zclass.opts import as_command
 from resnet_zclass.page import compose_page
 from resnet_zclass.runs import ENVIRONMENT_FILE, SPLIT_FILE, Run, read_run, read_split
 from resnet_zclass.splits import SPLITS
@@ -39,7 +39,8 @@ CURVES = {"origin_model": "Round 1: the head", "fine_tune_model": "Round 2, or t
 @command("report")
 def main(options: ReportOptions) -> None:
     """Writes the page of the run named by the options, or one that compares several."""
-    require(options, "runs")
+    if not options.runs:
+        raise InputError("the folder of a run is missing: report RUN, or report RUN RUN2 to compare.")
     runs = [read_run(path) for path in options.runs]
     if len(runs) == 1:
         if options.save_path:

@@ -1,50 +1,13 @@
 """Pages as a browser shows them: nothing fetched, nothing complained of, every cell in reach of keys and fingers."""
 
-import shutil
-
 import pandas as pd
 import pytest
+from browser import browser, visit  # noqa: F401 - fixtures
 from test_report import evaluated, write_hostile_report  # noqa: F401 - a fixture
 
 from resnet_zclass import report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-quic"]
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (Debian: apt install chromium)")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser):
-    """Opens a file and returns the page and a list of what went wrong: complaints, and requests that leave it."""
-    contexts = []
-
-    def open_page(path, **settings):
-        context = browser.new_context(**settings)
-        contexts.append(context)
-        page, wrong = context.new_page(), []
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("dialog", lambda dialog: (wrong.append("dialog"), dialog.dismiss()))
-        page.on("request", lambda request: wrong.append(request.url) if not request.url.startswith("data:") else None)
-        page.goto(path.as_uri())
-        assert wrong.pop(0) == path.as_uri()
-        return page, wrong
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
 
 SETTINGS = {
     "light": {"color_scheme": "light"},

@@ -24,7 +24,7 @@ ROWS = (
     ("stream", "doctor", "inspection", "resumption", "workers", "features"),
     ("predictions",),
     ("predict_jobs", "tracks"),
-    ("predict", "rounds", "quantise", "save_non_multi_gpu_model"),
+    ("predict", "serve", "rounds", "quantise", "save_non_multi_gpu_model"),
     ("trust", "comparison"),
     ("report",),
     ("evaluate", "prepare"),

@@ -137,7 +137,7 @@ def test_several_runs_side_by_side(evaluated, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "--runs is missing"),
+        ([], "the folder of a run is missing"),
         (["RUN", "--evaluation", "evaluation_val"], "evaluate the run first"),
         (["RUN", "--save_path", "x.html"], "--save_path is for several runs"),
         (["nowhere"], "nowhere is not a folder"),
