@@ -40,6 +40,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "cluster",
         "command",
         "comparison",
+        "completion",
         "cores",
         "crop_jobs",
         "crops",

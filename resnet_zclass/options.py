@@ -494,6 +494,14 @@ class DoctorOptions:
     """As of train: what it finds in a file's name is the group."""
 
 
+@dataclasses.dataclass(frozen=True)
+class CompletionOptions:
+    """Prints a script that lets a shell complete commands, options and their values."""
+
+    shell: tyro.conf.Positional[Literal["bash", "zsh", "tcsh"]] = "bash"
+    """Which shell."""
+
+
 COMMANDS: dict[str, type] = {
     "simulate": SimulateOptions,
     "make_dataset": MakeDatasetOptions,
@@ -506,4 +514,5 @@ COMMANDS: dict[str, type] = {
     "export": ExportOptions,
     "doctor": DoctorOptions,
     "serve": ServeOptions,
+    "completion": CompletionOptions,
 }

@@ -143,7 +143,7 @@ def write_report(
         grid=build_grid(run, truth, probabilities, shown),
         figures=[(folder / name, words) for name, words in FIGURES.items() if (folder / name).is_file()],
         curves=[(path, CURVES[path.parent.name]) for path in list_curves(run)],
-        per_class=_read_table(folder / "per_class.csv", run) if several else [],
+        per_class=_read_table(folder / "per_class.csv") if several else [],
         worst_words="Planes farthest from the true one." if are_planes else "Those with the largest cross-entropy.",
         worst=worst,
         uncertain=uncertain,
@@ -304,10 +304,9 @@ def _read_environment(run: Run) -> dict[str, str]:
         return {}
 
 
-def _read_table(path: Path, run: Run) -> list[list[str]]:
-    """A table of classes as text, its heads first, with the thresholds of the run."""
+def _read_table(path: Path) -> list[list[str]]:
+    """A table of classes as text, its heads first."""
     table = pd.read_csv(path, dtype={"label": str}, **READ_TEXT)
-    table.insert(1, "threshold", run.thresholds)
     numbers = table.drop(columns="label").map(lambda value: f"{float(value):.3g}" if value not in ("", None) else "")
     return [list(table), *([name, *row] for name, row in zip(table.label, numbers.to_numpy(), strict=True))]
 

@@ -8,6 +8,7 @@ import pytest
 
 from resnet_zclass import evaluate
 from resnet_zclass.evaluate import compare_random, count_seen, predict_baseline
+from resnet_zclass.headlines import list_warnings
 from resnet_zclass.loader import Dataset
 from resnet_zclass.pack import Subset
 from resnet_zclass.splits import shuffle_splits
@@ -58,7 +59,7 @@ def test_both_figures_stand_side_by_side(capsys):
     assert "0.750" in out and "share right by +0.250" in out
 
 
-def test_what_training_saw_is_counted_and_told(groups_alike, capsys):
+def test_what_training_saw_is_counted_and_told(groups_alike):
     items = groups_alike.items.assign(digest=[f"d{k}" for k in range(256)])
     items.loc[[3, 4], "split"] = "val"
     items.loc[200, "digest"] = "d0"  # of train
@@ -67,16 +68,16 @@ def test_what_training_saw_is_counted_and_told(groups_alike, capsys):
     test, val = data.indices("test"), data.indices("val")
     counts = count_seen(data, test, data, "test")
     assert (counts["n_seen"], counts["n_groups_seen"]) == (3, 0)
-    assert "warning: 3 of 128 images are images that training saw too" in capsys.readouterr().err
+    assert "3 of 128 images are images that training saw too" in list_warnings(counts | {"n": 128})[0]
     counts = count_seen(data, val, data, "val")
     assert (counts["n_seen"], counts["n_groups_seen"]) == (0, 2)
-    assert "warning: 2 of 2 images belong to groups that training saw too" in capsys.readouterr().err
+    assert "2 of 2 images belong to groups that training saw too" in " ".join(list_warnings(counts | {"n": 2}))
     other = dataclasses.replace(data)
     counts = count_seen(other, test, data, "test")
     assert counts["n_seen"] == 3 and "n_groups_seen" not in counts
 
 
-def test_a_copy_with_other_contrast_is_told_and_another_recording_of_a_bead_is_not(groups_alike, capsys):
+def test_a_copy_with_other_contrast_is_told_and_another_recording_of_a_bead_is_not(groups_alike):
     crops = np.random.default_rng(3).poisson(40, groups_alike.crops.shape).astype("uint16")
     items = groups_alike.items.assign(digest=[f"d{k}" for k in range(256)])
     data = dataclasses.replace(groups_alike, items=items, crops=crops.copy())
@@ -84,8 +85,9 @@ def test_a_copy_with_other_contrast_is_told_and_another_recording_of_a_bead_is_n
     crops[test[:5]] = 100 + 7 * crops[train[:5]]
     assert count_seen(data, test, data, "test")["n_near_seen"] == 0
     copied = dataclasses.replace(data, crops=crops)
-    assert count_seen(copied, test, copied, "test")["n_near_seen"] == 5
-    assert "5 of 128 images are all but images that training saw too" in capsys.readouterr().err
+    counts = count_seen(copied, test, copied, "test")
+    assert counts["n_near_seen"] == 5
+    assert "5 of 128 images are all but images that training saw too" in list_warnings(counts | {"n": 128})[0]
 
 
 def test_sets_of_several_labels_are_compared_too(groups_alike):

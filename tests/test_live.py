@@ -64,7 +64,7 @@ def test_live_curves_change_with_the_epochs(hasty, tmp_path):
         pictures.append((tmp_path / "live.png").read_bytes())
     assert pictures[0][:8] == b"\x89PNG\r\n\x1a\n"
     assert len(set(pictures)) == 3
-    assert [path.name for path in tmp_path.iterdir()] == ["live.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["live.png", "live.svg"]
 
 
 def test_pictures_take_a_hundredth_of_the_time_and_the_last_one_shows_all(drawn, monkeypatch, tmp_path):

@@ -1,6 +1,8 @@
 import dataclasses
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,7 +38,7 @@ def test_a_file_with_tables_gives_its_top_to_train_and_each_table_to_its_command
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(COMMANDS) - {"predict", "report", "serve"})
+    "name", sorted(set(COMMANDS) - {"predict", "report", "serve", "completion"})
 )  # whose inputs are never in a file
 def test_options_come_back_from_their_file(name, tmp_path):
     options = COMMANDS[name]()
@@ -138,3 +140,26 @@ def test_importing_the_package_loads_no_tensorflow():
     code = "import sys, resnet_zclass; print('tensorflow' in sys.modules or 'keras' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def complete(words: list[str], script: Path) -> list[str]:
+    """What bash offers after some words."""
+    line = " ".join(shlex.quote(word) for word in words)
+    code = (
+        f"source {shlex.quote(str(script))}; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; "
+        f"COMP_LINE={shlex.quote(' '.join(words))}; "
+        "$(complete -p resnet-zclass | sed 's/.*-F \\([^ ]*\\).*/\\1/'); echo ${COMPREPLY[@]}"
+    )
+    return subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=60).stdout.split()
+
+
+def test_bash_completes_commands_options_and_values(tmp_path, capsys):
+    from resnet_zclass.completion import main
+
+    assert main(["bash"]) == 0
+    script = tmp_path / "completion.bash"
+    script.write_text(capsys.readouterr().out)
+    assert set(COMMANDS) <= set(complete(["resnet-zclass", ""], script))
+    assert complete(["resnet-zclass", "tra"], script) == ["train"]
+    assert "--learning_rate" in complete(["resnet-zclass", "train", "--lea"], script)
+    assert complete(["resnet-zclass", "train", "--schedule", "c"], script) == ["cyclic", "cosine"]
