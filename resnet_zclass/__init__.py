@@ -53,6 +53,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "engines",
         "environment",
         "episodes",
+        "epoch_table",
         "errors",
         "evaluate",
         "export",

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from resnet_zclass import distribute, metrics
-from resnet_zclass.backend import keras
+from resnet_zclass.backend import keras, tf
 from resnet_zclass.errors import InputError
+from resnet_zclass.figures import draw_confusion
 from resnet_zclass.files import whole_file
-from resnet_zclass.live import LiveCurves
+from resnet_zclass.gallery import AUGMENTED_FILE
+from resnet_zclass.live import DRAWN_SHARE, LiveCurves
+from resnet_zclass.pace import Pace
 from resnet_zclass.schedules import Rates
 
 # What a round can watch, and whether less or more of it is better.
@@ -85,6 +88,9 @@ class ValidationScores(keras.callbacks.Callback):
         loss: Keras loss, or a function of targets and probabilities; returns the mean or a value per image.
         several: Whether an image can have several labels.
         batch_size: Inputs per step.
+
+    Attributes:
+        confusion: Confusion matrix `(K, K)` of the last epoch; None before, and where images have several labels.
     """
 
     def __init__(
@@ -100,6 +106,7 @@ class ValidationScores(keras.callbacks.Callback):
         if len(inputs) != len(targets):
             raise ValueError(f"inputs and targets must be of one length. Received: {len(inputs)} and {len(targets)}.")
         self._loss, self._several, self._batch_size = loss, several, batch_size
+        self.confusion: np.ndarray | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Predicts and scores."""
@@ -113,6 +120,9 @@ class ValidationScores(keras.callbacks.Callback):
         else:
             scores = metrics.classification_metrics(self._targets.argmax(axis=1), probabilities)
             names = ("accuracy", "macro_f1")
+            self.confusion = metrics.confusion_matrix(
+                self._targets.argmax(axis=1), probabilities.argmax(axis=1), self._targets.shape[1]
+            )
         known = np.isfinite(probabilities).all()  # else a broken model would still have some of the classes right
         logs.update({f"val_{name}": float(scores[name]) if known else math.nan for name in names})
 
@@ -176,6 +186,48 @@ class BestCheckpoint(keras.callbacks.Callback):
                 archive.comment = json.dumps(facts).encode()
 
 
+class TensorBoardPictures(keras.callbacks.Callback):
+    """Shows pictures in TensorBoard: augmented images once, the confusion of the validation set now and then.
+
+    Args:
+        folder: Folder of the round, where TensorBoard's events lie.
+        validation: What predicts the validation set, if there is one and images have one label.
+        augmented: Picture of augmented images, if there is one.
+    """
+
+    def __init__(self, folder: Path, validation: ValidationScores | None = None, augmented: Path | None = None):
+        super().__init__()
+        self._folder, self._validation, self._augmented = folder, validation, augmented
+        self._pace, self._writer = Pace(DRAWN_SHARE), None
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Shows the augmented images."""
+        self._writer = tf.summary.create_file_writer(str(self._folder / "pictures"))
+        if self._augmented is not None and self._augmented.is_file():
+            self._show("augmented images", self._augmented.read_bytes(), 0)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Shows the confusion, if it is time."""
+        if self._validation is None or self._validation.confusion is None or not self._pace.is_due():
+            return
+        with self._pace.work():
+            path = self._folder / "confusion_val.png"
+            names = [str(k) for k in range(len(self._validation.confusion))]
+            draw_confusion(self._validation.confusion, names, path)
+            self._show("confusion of split val", path.read_bytes(), epoch)
+            for made in (path, path.with_suffix(".svg")):
+                made.unlink()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Closes the file."""
+        if self._writer:
+            self._writer.close()
+
+    def _show(self, name: str, png: bytes, epoch: int) -> None:
+        with self._writer.as_default():
+            tf.summary.image(name, tf.image.decode_png(png, channels=3)[None], step=epoch)
+
+
 def read_score(checkpoint_path: Path) -> float | None:
     """The monitored value of a file that `BestCheckpoint` wrote; None if it is missing, damaged or another's."""
     try:
@@ -226,7 +278,8 @@ def build_callbacks(
         rate,
         keras.callbacks.EarlyStopping(monitor, patience=patience, mode=mode, verbose=1),
         keras.callbacks.CSVLogger(folder / HISTORY_FILE),
-        keras.callbacks.TensorBoard(folder, write_graph=False, profile_batch=traced or 0),
+        keras.callbacks.TensorBoard(folder, write_graph=True, profile_batch=traced or 0),
+        TensorBoardPictures(folder, validation, folder.parent / AUGMENTED_FILE),
         keras.callbacks.TerminateOnNaN(),
         LiveCurves(folder / CURVES_FILE, title, monitor, mode),
     ]

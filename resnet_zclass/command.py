@@ -1,13 +1,15 @@
 """Commands: what `main()` does about bad input, Ctrl-C and faults (one line, an exit code), and how Python runs one."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib
+import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ def command(name: str) -> Callable[[Callable[[Any], None]], Callable[..., int]]:
     """Turns a function of one options object into a command's `main(argv=None)`, which returns the exit code.
 
     The code is 0 when done, 2 after bad usage or bad input (one line `error: ...` on stderr; the traceback too
-    with `--debug`), 130 when interrupted, 1 after an error that nobody foresaw or when another worker is gone.
+    with `--debug`), 130 when interrupted, 1 after an error that nobody foresaw or when another worker is gone. With
+    `--quiet` nothing is printed on stdout.
     """
 
     def wrap(body: Callable[[Any], None]) -> Callable[..., int]:
@@ -30,9 +33,11 @@ def command(name: str) -> Callable[[Callable[[Any], None]], Callable[..., int]]:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, signal.default_int_handler)  # see the package's __init__
             argv = list(sys.argv[1:] if argv is None else argv)
-            debug = "--debug" in argv
+            debug, quiet = "--debug" in argv, "--quiet" in argv
             try:
-                body(parse_options(name, [word for word in argv if word != "--debug"]))
+                options = parse_options(name, [word for word in argv if word not in ("--debug", "--quiet")])
+                with silent_stdout() if quiet else contextlib.nullcontext():
+                    body(options)
                 return 0
             except (Exception, KeyboardInterrupt) as error:
                 if debug:
@@ -44,6 +49,13 @@ def command(name: str) -> Callable[[Callable[[Any], None]], Callable[..., int]]:
         return main
 
     return wrap
+
+
+@contextlib.contextmanager
+def silent_stdout() -> Iterator[None]:
+    """Drops what the block prints; errors and warnings go to standard error and are seen."""
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
 
 
 def run(name: str, opts: str = "", **options: Any) -> None:

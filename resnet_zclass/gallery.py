@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+AUGMENTED_FILE = "augmented.png"
 REFUSED_COLOURS = (RED, SKY, "#F0E442", PURPLE, "#FFFFFF", "#882255", "#000000")
 
 

@@ -231,7 +231,8 @@ def _parse(name: str, argv: list[str], default: Any) -> Any:
                 prog=f"resnet-zclass {name}",
                 description=(
                     f"{COMMANDS[name].__doc__}\n\n--opts PRESET|FILE.toml sets options from a preset "
-                    f"({', '.join(preset_names())}) or a file; flags win over it. --debug shows tracebacks."
+                    f"({', '.join(preset_names())}) or a file; flags win over it. "
+                    "--quiet prints warnings and errors alone; --debug shows tracebacks."
                 ),
                 args=argv,
                 default=default,

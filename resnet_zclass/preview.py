@@ -7,13 +7,13 @@ import numpy as np
 
 from resnet_zclass.augment import sample_sheet
 from resnet_zclass.figures import draw_class_counts, draw_rate_plan
-from resnet_zclass.gallery import draw_augmented
+from resnet_zclass.gallery import AUGMENTED_FILE, draw_augmented
 from resnet_zclass.imbalance import count_labels, describe_counts
 from resnet_zclass.loader import Dataset
 from resnet_zclass.pack import Subset
 from resnet_zclass.splits import SPLITS
 
-AUGMENTED_FILE, COUNTS_FILE, RATES_FILE = "augmented.png", "class_counts.png", "learning_rate.png"
+COUNTS_FILE, RATES_FILE = "class_counts.png", "learning_rate.png"
 
 
 def draw_preview(

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import difflib
 import functools
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ import numpy as np
 from resnet_zclass import distribute, features, profiling
 from resnet_zclass.backend import describe_devices, has_gpu, keras
 from resnet_zclass.batches import count_steps, training_batches
-from resnet_zclass.callbacks import ValidationScores
+from resnet_zclass.callbacks import MONITORS, ValidationScores
+from resnet_zclass.epoch_table import EpochTable
 from resnet_zclass.errors import InputError
 from resnet_zclass.losses import build_loss
 from resnet_zclass.pack import Subset
@@ -198,15 +198,17 @@ def fit_round(
     )
     if clock:
         profiling.time_callbacks(callbacks, clock)
-    fitted.fit(
-        distribute.deal_out(functools.partial(training_batches, *settings, first_epoch=first_epoch)),
-        steps_per_epoch=steps,
-        epochs=round_.epochs,
-        initial_epoch=first_epoch,
-        callbacks=callbacks,
-        shuffle=False,  # the batches come shuffled
-        verbose=_verbosity(),
-    )
+    table = EpochTable(round_.folder, fit["monitor"], MONITORS[fit["monitor"]])
+    with contextlib.closing(table):
+        fitted.fit(
+            distribute.deal_out(functools.partial(training_batches, *settings, first_epoch=first_epoch)),
+            steps_per_epoch=steps,
+            epochs=round_.epochs,
+            initial_epoch=first_epoch,
+            callbacks=[*callbacks, table],
+            shuffle=False,  # the batches come shuffled
+            verbose=0,
+        )
 
 
 def check_devices(fit: dict[str, Any]) -> None:
@@ -282,8 +284,3 @@ def build_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimiz
         raise InputError(f"--optimizer {name} is none of Keras'; {words}") from error
     optimizer.learning_rate = learning_rate
     return optimizer
-
-
-def _verbosity() -> int:
-    """A moving bar on a terminal, a line per epoch in a pipe or file."""
-    return 1 if sys.stdout.isatty() else 2

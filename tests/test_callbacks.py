@@ -258,3 +258,25 @@ def test_a_best_model_that_waits_is_written_when_asked_and_at_the_end(tmp_path):
     assert read_score(path) == 0.5
     assert keras.models.load_model(path, compile=False).get_weights()[0][0, 0] == 2.5
     assert model.get_weights()[0][0, 0] == 9
+
+
+def test_tensorboard_gets_the_augmented_images_and_the_confusion(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from resnet_zclass.callbacks import TensorBoardPictures
+    from resnet_zclass.gallery import draw_augmented
+
+    draw_augmented(np.zeros((1, 2, 4, 4, 1), "uint8"), tmp_path / "augmented.png")
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, activation="softmax")])
+    targets = np.eye(3, dtype="float32")
+    scores = ValidationScores(np.ones((3, 2), "float32"), targets, keras.losses.categorical_crossentropy)
+    pictures = TensorBoardPictures(tmp_path, scores, tmp_path / "augmented.png")
+    model.compile("sgd", "categorical_crossentropy")
+    model.fit(np.ones((3, 2)), targets, epochs=2, verbose=0, callbacks=[scores, pictures])
+    assert scores.confusion.sum() == 3
+    events = EventAccumulator(str(tmp_path / "pictures"), size_guidance={"tensors": 0}).Reload()
+    found = {tag: events.Tensors(tag) for tag in events.Tags()["tensors"]}
+    assert {tag.split("/")[0] for tag in found} == {"augmented images", "confusion of split val"}
+    for tensors in found.values():
+        assert tensors[0].tensor_proto.string_val[2].startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["augmented.png", "pictures"]
