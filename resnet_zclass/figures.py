@@ -97,7 +97,7 @@ def draw_curves(
     Args:
         history: Lists of one number per epoch: `loss`, `accuracy`, `macro_f1`, ..., the same starting `val_`, and
             `learning_rate`. What is missing is not drawn.
-        path: PNG to write; an SVG is written beside it.
+        path: PNG or SVG to write.
         title: Title.
         score: What the second panel shows, a name in `SCORES`.
         best_epoch: Index of the epoch to mark, if any.
@@ -119,7 +119,7 @@ def draw_curves(
         handles, words = panels[0].get_legend_handles_labels()
         figure.legend(handles, words, loc="outside lower center", ncols=len(words))
         figure.suptitle(escape(title), x=0.01, ha="left", fontsize=10)
-        save_chart(figure, path)
+        save_figure(figure, path)
 
 
 def _draw_history(axes: "Axes", history: Mapping[str, Sequence[float]], name: str) -> None:

@@ -49,18 +49,22 @@ class LiveCurves(keras.callbacks.Callback):
             self._draw()
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Draws what is not drawn yet."""
+        """Draws what is not drawn yet, and all of it as SVG too."""
         if not self._is_drawn:
             self._draw()
+        self._draw_to(self._path.with_suffix(".svg"))
 
     def _draw(self) -> None:
+        with self._pace.work():
+            self._draw_to(self._path)
+            self._show()
+        self._is_drawn = True
+
+    def _draw_to(self, path: Path) -> None:
         best, title = self._best_epoch(), self._title
         if best is not None:
             title += f"   best {self._monitor}: {self.history[self._monitor][best]:.4g} at epoch {best + 1}"
-        with self._pace.work():
-            figures.draw_curves(self.history, self._path, title.strip(), self._score(), best)
-            self._show()
-        self._is_drawn = True
+        figures.draw_curves(self.history, path, title.strip(), self._score(), best)
 
     def _best_epoch(self) -> int | None:
         values = np.array(self.history.get(self._monitor, []), float)

@@ -196,16 +196,17 @@ def fit_round(
         floor=fit["min_learning_rate"],
         validation=validation,
     )
+    table = EpochTable(round_.folder, fit["monitor"], MONITORS[fit["monitor"]])
+    callbacks.append(table)
     if clock:
         profiling.time_callbacks(callbacks, clock)
-    table = EpochTable(round_.folder, fit["monitor"], MONITORS[fit["monitor"]])
     with contextlib.closing(table):
         fitted.fit(
             distribute.deal_out(functools.partial(training_batches, *settings, first_epoch=first_epoch)),
             steps_per_epoch=steps,
             epochs=round_.epochs,
             initial_epoch=first_epoch,
-            callbacks=[*callbacks, table],
+            callbacks=callbacks,
             shuffle=False,  # the batches come shuffled
             verbose=0,
         )

@@ -16,6 +16,7 @@ def drawn(monkeypatch):
         kept.append(figure)
 
     monkeypatch.setattr(figures, "save_chart", keep)
+    monkeypatch.setattr(figures, "save_figure", keep)
     monkeypatch.setattr(gallery, "save_figure", keep)
     return kept
 

@@ -64,6 +64,8 @@ def test_live_curves_change_with_the_epochs(hasty, tmp_path):
         pictures.append((tmp_path / "live.png").read_bytes())
     assert pictures[0][:8] == b"\x89PNG\r\n\x1a\n"
     assert len(set(pictures)) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["live.png"]
+    callback.on_train_end()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["live.png", "live.svg"]
 
 
@@ -77,9 +79,10 @@ def test_pictures_take_a_hundredth_of_the_time_and_the_last_one_shows_all(drawn,
         callback.on_epoch_end(epoch, {"loss": 1.0 / (epoch + 1)})
     assert len(drawn) == 4
     callback.on_train_end()
+    assert [call[1].suffix for call in drawn] == [".png"] * 5 + [".svg"]
+    assert len(drawn[-2][0]["loss"]) == len(drawn[-1][0]["loss"]) == 200
     callback.on_train_end()
-    assert len(drawn) == 5
-    assert len(drawn[-1][0]["loss"]) == 200
+    assert [call[1].suffix for call in drawn].count(".png") == 5  # the last one showed all
 
 
 def test_a_notebook_shows_one_picture_and_updates_it(hasty, notebook, tmp_path):
