@@ -21,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv[:1] == ["--version"]:
         print(f"resnet_zclass {__version__}")
         return 0
+    while argv[:1] in (["--quiet"], ["--debug"]) and len(argv) > 1:
+        argv = [*argv[1:], argv[0]]
     if argv[:1] in (["-h"], ["--help"]):
         print(usage)
         return 0

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_zclass.errors import InputError, LostWorkerError
-from resnet_zclass.options import COMMANDS
-from resnet_zclass.opts import check_known, load_options, parse_options
+from resnet_zclass.opts import make_options, parse_options
 from resnet_zclass.ranges import check_ranges
 
 
@@ -76,23 +75,9 @@ def run(name: str, opts: str = "", **options: Any) -> None:
     Traceback (most recent call last):
     resnet_zclass.errors.InputError: train has no option 'data_pth'; is data_path meant?
     """
-    check_known(name, COMMANDS, "there is no command")
-    default = load_options(name, opts) if opts else COMMANDS[name]()
-    for key in options:
-        check_known(key, [field.name for field in dataclasses.fields(default)], f"{name} has no option")
-    chosen = {key: tuple(map(str, value)) if _is_list_of_paths(value) else _plain(value)
-              for key, value in options.items()}  # fmt: skip
-    values = dataclasses.replace(default, **chosen)
+    values = make_options(name, opts, **options)
     check_ranges(dataclasses.asdict(values))
     importlib.import_module(f"resnet_zclass.{name}").main.__wrapped__(values)
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else tuple(value) if isinstance(value, list) else value
-
-
-def _is_list_of_paths(value: Any) -> bool:
-    return isinstance(value, list | tuple) and any(isinstance(part, str | Path) for part in value)
 
 
 def _judge(error: BaseException) -> tuple[int, str]:

@@ -11,6 +11,7 @@ import resnet_zclass as rz
 from resnet_zclass import headlines
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_file
+from resnet_zclass.headlines import list_warnings
 from resnet_zclass.labels import READ_TEXT
 from resnet_zclass.opts import list_changes
 from resnet_zclass.page import compose_page
@@ -33,9 +34,12 @@ def read_scores(folder: Path) -> dict[str, Any]:
         InputError: If it is missing or damaged.
     """
     try:
-        return json.loads((folder / "metrics.json").read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} is no evaluation (metrics.json: {error}); evaluate the run first.") from error
+        scores = json.loads((folder / "metrics.json").read_text())
+        if not all(isinstance(scores[key], int | float) for key in ("n", "accuracy")):
+            raise ValueError("n and accuracy are no numbers")
+        return scores
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} is no whole evaluation (metrics.json: {error}); evaluate the run first.") from error
 
 
 def list_curves(run: Run) -> list[Path]:
@@ -53,7 +57,9 @@ def write_comparison(path: Path, runs: Sequence[Run], evaluation: str = "evaluat
     folders = [run.path / evaluation for run in runs]
     scores = [read_scores(folder) for folder in folders]
     keys = [(key, words, digits) for key, words, digits in headlines.HEADLINES if any(key in some for some in scores)]
-    rows = [[words, *(_number(some.get(key), digits) for some in scores)] for key, words, digits in keys]
+    facts = [("set", "data_path"), ("split", "split"), ("images", "n")]
+    rows = [[words, *(str(some.get(key, "")) for some in scores)] for words, key in facts]
+    rows += [[words, *(_number(some.get(key), digits) for some in scores)] for key, words, digits in keys]
     changes = [list_changes("train", run.options) for run in runs]
     differing = [key for key in dict.fromkeys(key for some in changes for key in some)
                  if len({str(getattr(run.options, key)) for run in runs}) > 1]  # fmt: skip
@@ -64,10 +70,9 @@ def write_comparison(path: Path, runs: Sequence[Run], evaluation: str = "evaluat
         score_rows=rows,
         option_rows=[[f"--{key}", *(str(getattr(run.options, key)) for run in runs)] for key in differing],
         pairs=[
-            f"{names[0]} and {names[k]}: {words}"
-            for k in range(1, len(runs))
-            if (words := compare_predictions(folders[0], folders[k]))
+            f"{names[0]} and {names[k]}: {compare_predictions(folders[0], folders[k])}" for k in range(1, len(runs))
         ],
+        warnings=[f"{name}: {line}" for name, some in zip(names, scores, strict=True) for line in list_warnings(some)],
         figures=[
             (words, [(name, folder / file) for name, folder in zip(names, folders, strict=True)])
             for file, words in {"confusion.png": "Confusion", **FIGURES}.items()
@@ -84,7 +89,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def compare_predictions(first: Path, second: Path) -> str:
-    """How two evaluations of the same images differ, image by image, in words; empty where the images differ.
+    """How two evaluations of the same images differ, image by image, in words; or that the images are not the same.
 
     The probability is that of McNemar's exact test (1947): a coin that falls so unevenly. Images of one bead are not
     independent, so it is smaller than it should be.
@@ -95,10 +100,16 @@ def compare_predictions(first: Path, second: Path) -> str:
         rights = [(both[f"label_{side}"] == both.true_label).sum() for side in "xy"]
         only = [int(((both[f"label_{a}"] == both.true_label) & (both[f"label_{b}"] != both.true_label)).sum())
                 for a, b in ("xy", "yx")]  # fmt: skip
-    except (OSError, KeyError, ValueError):
-        return ""
-    if not len(both) or len(both) < max(map(len, tables)):
-        return ""
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"predictions.csv of {first} or {second} is missing or damaged ({error}); evaluate again."
+        ) from error
+    places = [
+        (str(Path(some.get("data_path", "")).resolve()), some.get("split"))
+        for some in map(read_scores, (first, second))
+    ]
+    if places[0] != places[1] or not len(both) or len(both) < max(map(len, tables)):
+        return "their images are not the same, so they are not compared one by one"
     chance = rz.metrics.mcnemar(*only)
     return (
         f"of the same {len(both)} images {rights[0]} and {rights[1]} right; {only[0]} only by the first, {only[1]} "

@@ -9,10 +9,11 @@ import shtab
 
 from resnet_zclass.command import command
 from resnet_zclass.options import COMMANDS, CompletionOptions
-from resnet_zclass.opts import preset_names
+from resnet_zclass.opts import POSITIONAL, preset_names
 
-POSITIONAL = ("inputs", "runs", "run", "shell")
-FOLDERS_AND_FILES = ("_path", "opts", "weights", "spots", "runs", "run", "inputs")  # ends of names of options
+# Ends of names of options that are folders or files.
+FOLDERS_AND_FILES = ("_path", "label_table", "class_names", "architecture", "documentation", "opts", "weights", "spots")
+FOLDERS_AND_FILES += ("runs", "run", "inputs")
 
 
 @command("completion")
@@ -32,6 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
     for name, options in COMMANDS.items():
         sub = commands.add_parser(name, help=options.__doc__.split("\n")[0])  # without help shtab leaves it out
         sub.add_argument("--opts", choices=preset_names()).complete = shtab.FILE
+        for option in ("--quiet", "--debug"):
+            sub.add_argument(option, action="store_true", default=argparse.SUPPRESS)
         for field in dataclasses.fields(options):
             _add(sub, field)
     return parser
@@ -39,7 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
     if field.type is bool:
-        parser.add_argument(f"--{field.name}", action="store_true", default=argparse.SUPPRESS)
+        for option in (f"--{field.name}", f"--no_{field.name}"):
+            parser.add_argument(option, action="store_true", default=argparse.SUPPRESS)
         return
     settings = {"default": argparse.SUPPRESS}
     if choices := _choices(field.type):

@@ -1,5 +1,6 @@
 """What this machine can do, and what is wrong with a set."""
 
+import contextlib
 import shutil
 import sys
 import time
@@ -16,7 +17,7 @@ from resnet_zclass.errors import InputError
 from resnet_zclass.extras import is_installed
 from resnet_zclass.images import list_images, read_pages
 from resnet_zclass.options import DoctorOptions
-from resnet_zclass.opts import pick
+from resnet_zclass.runs import choose_reading
 from resnet_zclass.tree import find_splits
 
 EXTRAS = {"export": "onnxruntime", "dask": "distributed", "tracks": "filterpy", "serve": "gradio"}
@@ -35,10 +36,12 @@ def main(options: DoctorOptions) -> None:
     if not options.data_path:
         return
     print(f"\n{options.data_path}")
-    found = examine_folder(options.data_path, **pick(options, "channels", "label_table", "group_regex"))
+    found = examine_folder(options.data_path, **choose_reading(options))
     say(found)
     if errors := [finding for finding in found if finding.level == "error"]:
-        raise InputError(f"train would refuse {options.data_path}, for {len(errors)} reasons that stand above.")
+        more = f" ({len(errors) - 1} more above)" if len(errors) > 1 else ""
+        remedy = errors[0].remedy and f"; {errors[0].remedy}"
+        raise InputError(f"train would refuse {options.data_path}: {errors[0].words}{remedy}.{more}")
 
 
 def say(findings: list[Finding]) -> None:
@@ -56,7 +59,8 @@ def examine_machine() -> Iterator[Finding]:
         ("disk", disk_gb, LOW_DISK_GB, "runs, packs and features are written here; make room"),
     ):
         is_low = 0 < gb < low
-        yield Finding("warning" if is_low else "ok", f"{name}: {gb:.1f} GB free", remedy if is_low else "")
+        words = f"{name}: {gb:.1f} GB free" if gb else f"{name}: how much is free is not known"
+        yield Finding("warning" if is_low else "ok" if gb else "note", words, remedy if is_low else "")
     for extra, module in EXTRAS.items():
         there = is_installed(module)
         remedy = "" if there else f"pip install 'resnet_zclass[{extra}]', if it is wanted"
@@ -80,14 +84,13 @@ def time_product(n: int = 5) -> tuple[str, float]:
     """The device on which a product of two matrices really lay, and the seconds that one took, the least of `n`."""
     tf = rz.backend.tf
     matrix = tf.random.uniform((SIDE, SIDE))
-    product = tf.function(lambda a: tf.reduce_sum(tf.matmul(a, a)))
     seconds = []
     for _ in range(n + 1):
         start = time.perf_counter()
-        result = product(matrix)
-        result.numpy()
+        product = tf.matmul(matrix, matrix)
+        product[0, 0].numpy()  # waits for it
         seconds.append(time.perf_counter() - start)
-    return matrix.device.rsplit("device:", 1)[-1], min(seconds[1:])
+    return product.device.rsplit("device:", 1)[-1], min(seconds[1:])
 
 
 def examine_folder(data_path: str, **reading: object) -> list[Finding]:
@@ -107,7 +110,11 @@ def examine_folder(data_path: str, **reading: object) -> list[Finding]:
 def _list_unreadable(path: Path) -> Iterator[Finding]:
     found, shapes = [], {}
     folders = (find_splits(path).values() or [path]) if path.is_dir() else []
-    for image in [image for folder in folders for image in list_images(folder, recursive=True)]:
+    images = []
+    for folder in folders:
+        with contextlib.suppress(InputError):  # holds none
+            images += list_images(folder, recursive=True)
+    for image in images:
         try:
             pixels = read_pages(image)
             shapes.setdefault((*pixels.shape[1:], np.dtype(pixels.dtype).name), []).append(image)

@@ -80,6 +80,9 @@ class EpochTable(keras.callbacks.Callback):
         """Closes."""
         self.close()
 
+    def _mode_of(self, name: str) -> str:
+        return self._mode if name == self._monitor else "min" if "loss" in name else "max"
+
     def _line(self, epoch: int) -> str:
         numbers = [f"{name} {values[-1]:.4g}" for name, values in self._history.items()]
         mark = "  best" if find_best(self._history.get(self._monitor, []), self._mode) == len(self._seconds) - 1 else ""
@@ -98,7 +101,7 @@ class EpochTable(keras.callbacks.Callback):
         table.add_column("trend", no_wrap=True)
         levels = LEVELS if (self._console.encoding or "").lower().startswith("utf") else PLAIN_LEVELS
         for name, values in self._history.items():
-            best = None if name == "learning_rate" else find_best(values, "min" if "loss" in name else "max")
+            best = None if name == "learning_rate" else find_best(values, self._mode_of(name))
             cells = ("", "") if best is None else (f"{values[best]:.4g}", str(self._first + best + 1))
             style = "bold" if name == self._monitor else ""
             table.add_row(name, f"{values[-1]:.4g}", *cells, draw_trend(values, levels), style=style)

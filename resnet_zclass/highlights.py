@@ -60,13 +60,17 @@ def _surest(images: np.ndarray, sure: np.ndarray) -> np.ndarray:
     return images[np.argsort(-sure[images], kind="stable")]
 
 
-def take_in_turn(cells: Mapping[tuple[int, int], np.ndarray], per_cell: int = 12) -> Iterator[tuple]:
+def take_in_turn(
+    cells: Mapping[tuple[int, int], np.ndarray], per_cell: int = 12, several: bool = False
+) -> Iterator[tuple]:
     """Yields (cell, image): the first of every cell, then the second, so that no cell goes without; mistakes first.
+
+    With `several` labels per image the cells are those of `decision_cells`.
 
     >>> list(take_in_turn({(0, 0): np.array([5, 6]), (0, 1): np.array([7])}))
     [((0, 1), 7), ((0, 0), 5), ((0, 0), 6)]
     """
-    order = sorted(cells, key=lambda cell: (cell[0] == cell[1], cell))
+    order = sorted(cells, key=lambda cell: (cell[1] == (0 if several else cell[0]), cell))
     for turn in range(per_cell):
         for cell in order:
             if turn < len(cells[cell]):

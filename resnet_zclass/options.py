@@ -490,8 +490,20 @@ class DoctorOptions:
     """As of train: ends of the names of files that make an image together."""
     label_table: str = ""
     """As of train: table Id,Target of a set with several labels per image."""
+    class_names: str = ""
+    """As of train: table of class names for that set."""
+    num_class: int | None = None
+    """As of train: number of classes of that set."""
+    group: str = "group"
+    """As of train: column that says what must not be parted."""
     group_regex: str = ""
     """As of train: what it finds in a file's name is the group."""
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    """As of train: shares of train, val and test of a set that is not split."""
+    im_size: int | None = None
+    """As of train: side to which images of different sizes are brought."""
+    seed: int = 0
+    """As of train: seed of the split."""
 
 
 @dataclasses.dataclass(frozen=True)

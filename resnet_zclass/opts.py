@@ -36,6 +36,7 @@ from resnet_zclass.ranges import check_ranges
 
 PRESETS_PATH = Path(__file__).parent / "presets"
 DEFAULT_PRESET = "demo"
+POSITIONAL = ("inputs", "runs", "run", "shell")  # options without a name
 
 __all__ = [
     "COMMANDS",
@@ -54,6 +55,7 @@ __all__ = [
     "check_known",
     "list_changes",
     "load_options",
+    "make_options",
     "parse_options",
     "pick",
     "preset_names",
@@ -78,6 +80,50 @@ def parse_options(name: str, argv: Sequence[str]) -> Any:
     options = _parse(name, argv, default)
     check_ranges(dataclasses.asdict(options))
     return options
+
+
+def make_options(name: str, source: str | Path = "", **options: Any) -> Any:
+    """Returns the options of command `name` that keywords set, checked as flags are; else as of `source`, or defaults.
+
+    Raises:
+        InputError: For an unknown command or option, or a value of the wrong type.
+
+    >>> make_options("make_dataset", source_path="stacks", fractions=[0.5, 0.25, 0.25]).source_path
+    ('stacks',)
+    >>> make_options("train", epochs=2.5)
+    Traceback (most recent call last):
+    resnet_zclass.errors.InputError: Error parsing --epochs: invalid literal for int() with base 10: '2.5'
+    """
+    check_known(str(name), COMMANDS, "there is no command")
+    default = load_options(name, source) if source else COMMANDS[name]()
+    names = [field.name for field in dataclasses.fields(default)]
+    flags, others = {}, {}
+    for key, value in options.items():
+        check_known(key, names, f"{name} has no option")
+        if value is None and getattr(COMMANDS[name](), key) is not None:
+            raise InputError(f"{name}: {key} wants a value. Received: None.")
+        if isinstance(getattr(COMMANDS[name](), key), bool) and not isinstance(value, bool):
+            raise InputError(f"{name}: {key} wants True or False. Received: {value!r}.")
+        if key in POSITIONAL:
+            others[key] = _positional(name, key, value, getattr(default, key))
+        elif value is None:
+            others[key] = None
+        else:
+            flags[key] = [*map(_plain, value)] if isinstance(value, list | tuple) else _plain(value)
+    return dataclasses.replace(_parse(name, _as_flags(flags), default), **others)
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _positional(name: str, key: str, value: Any, default: Any) -> Any:
+    """Text, or a tuple of texts, as the default is."""
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    is_one = not isinstance(default, tuple)
+    if not all(isinstance(part, str | Path) for part in values) or (is_one and len(values) != 1):
+        raise InputError(f"{name}: {key} wants {'a path' if is_one else 'paths'}. Received: {value!r}.")
+    return str(values[0]) if is_one else tuple(map(str, values))
 
 
 def load_options(name: str, source: str | Path) -> Any:
@@ -250,8 +296,10 @@ def _parse(name: str, argv: list[str], default: Any) -> Any:
 
 def _message_in(box: str) -> str:
     """The message in tyro's box of several lines, as one line, with its guess of what was meant."""
-    rows = [row.strip("│ ") for row in box.splitlines() if row[:1] not in "╭╰"]
-    rules = [i for i, row in enumerate(rows) if set(row) == {"─"}] or [len(rows)]
+    rows = [row.strip("│| ") for row in box.splitlines() if row[:1] not in "╭╰+"]
+    rules = [i for i, row in enumerate(rows) if row and set(row) <= set("─-")] or [len(rows)]
+    if "╭" not in box and len(rules) > 1:  # a terminal of plain letters, where the title is a row
+        rows, rules = rows[rules[0] + 1 :], [rule - rules[0] - 1 for rule in rules[1:]]
     message = " ".join(rows[: rules[0]])
     if len(rules) > 1 and rows[rules[0] + 1 :][:1] == ["Perhaps you meant:"]:
         message = f"{message.rstrip('.')}. Perhaps you meant {rows[rules[0] + 2]}."

@@ -52,7 +52,9 @@ def inline_figure(path: Path | str, title: str, prefix: str = "") -> Markup:
     """
     path = Path(path)
     if path.with_suffix(".svg").is_file():
-        return _inline_svg(path.with_suffix(".svg").read_text(encoding="utf-8"), title, prefix)
+        svg = path.with_suffix(".svg").read_text(encoding="utf-8", errors="replace")
+        if "<svg" in svg and "</svg>" in svg:
+            return _inline_svg(svg, title, prefix)
     if path.is_file():
         data = base64.b64encode(path.read_bytes()).decode()
         return Markup('<img class="figure" src="data:image/png;base64,{}" alt="{}">').format(data, title)

@@ -1,5 +1,6 @@
 """One page per evaluation that stands alone, to look at and to hand on."""
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterable
@@ -65,14 +66,30 @@ def renew_report(run: Run, evaluation: str = "evaluation") -> Path:
         table = pd.read_csv(folder / "predictions.csv", dtype={"true_label": str, "label": str}, **READ_TEXT)
         probabilities = table[[f"p_{name}" for name in run.class_names]].to_numpy(float)
         rows, truth = table[["file", "page"]], read_truth(run, table.true_label)
+        if len(table) != scores["n"] or not np.isfinite(probabilities).all():
+            raise ValueError(f"{len(table)} rows of {scores['n']}")
     except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{folder / 'predictions.csv'} is missing or damaged; evaluate the run again.") from error
+        path = folder / "predictions.csv"
+        raise InputError(f"{path} is missing or damaged ({error}); evaluate the run again.") from error
     crops, predict = _find_crops(run, scores, rows), None
     if crops is not None:
-        model = run.load_model()
-        predict = lambda some: rz.predict.predict_probabilities(model, some)  # noqa: E731
-    write_report(folder, run, scores, rows, truth, probabilities, crops, predict)
+        predict = functools.partial(rz.predict.predict_probabilities, run.load_model())
+        if not _are_those(predict, crops, probabilities):
+            print("note: the page shows no images, because the model sees others in the set than were evaluated.")
+            crops = predict = None
+    try:
+        write_report(folder, run, scores, rows, truth, probabilities, crops, predict)
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"a file of {folder} or {run.path} is damaged ({error}); evaluate the run again.") from error
     return folder / REPORT_FILE
+
+
+def _are_those(predict: Callable[[np.ndarray], np.ndarray], crops: Any, probabilities: np.ndarray) -> bool:
+    """Whether some of the crops are predicted as they were; views that were averaged make little of a difference."""
+    some = np.unique(np.linspace(0, len(crops) - 1, min(len(crops), 64)).astype(int))
+    return float(np.abs(predict(crops[some]) - probabilities[some]).mean()) < 0.05
 
 
 def read_truth(run: Run, labels: "pd.Series") -> np.ndarray:
@@ -90,7 +107,7 @@ def _find_crops(run: Run, scores: dict, rows: "DataFrame") -> Any:
         data = run.read_own_set() if own else run.read_set(scores["data_path"])
         place = {key: k for k, key in enumerate(zip(data.items.file, data.items.page, strict=True))}
         return rz.pack.Subset(data.crops, np.array([place[key] for key in zip(rows.file, rows.page, strict=True)]))
-    except (InputError, KeyError, TypeError) as error:
+    except (InputError, KeyError, TypeError, ValueError) as error:
         print(f"note: the page shows no images, because their set is gone or has changed: {error}")
         return None
 
@@ -119,6 +136,7 @@ def write_report(
     """
     several = run.thresholds is not None
     heat_map = folder / HEAT_MAPS_FILE
+    heat_map.unlink(missing_ok=True)
     if crops is not None and predict is not None:
         examples = highlights.pick_examples(truth, probabilities)
         images = crops[np.array([image for image, _ in examples])]
@@ -147,7 +165,7 @@ def write_report(
         worst_words="Planes farthest from the true one." if are_planes else "Those with the largest cross-entropy.",
         worst=worst,
         uncertain=uncertain,
-        heat_map=heat_map if heat_map.is_file() else None,
+        heat_map=heat_map if predict is not None else None,
         command=as_command("train", run.options),
         environment=list(_read_environment(run).items()),
         crops=shown.crops,
@@ -202,15 +220,15 @@ class Shown:
 
 def build_grid(run: Run, truth: np.ndarray, probabilities: np.ndarray, shown: Shown) -> dict[str, Any]:
     """The table whose cells show the images behind them: confusion of classes, or decisions on every label."""
-    names = run.class_names
-    if run.thresholds is None:
+    names, several = run.class_names, run.thresholds is not None
+    if not several:
         cells, columns = highlights.confusion_cells(truth, probabilities), names
         texts = {"title": "Confusion", "caption": "rows: true class; columns: predicted class; numbers: images"}
     else:
         cells, columns = highlights.decision_cells(truth, probabilities, run.thresholds), list(highlights.DECISIONS)
         texts = {"title": "Labels found, missed and named wrongly", "caption": "numbers: images"}
     places: dict[tuple[int, int], list[int]] = {}
-    for cell, image in highlights.take_in_turn(cells):
+    for cell, image in highlights.take_in_turn(cells, several=several):
         if (place := shown.place(image)) is not None:
             places.setdefault(cell, []).append(place)
     totals = {i: sum(len(images) for (row, _), images in cells.items() if row == i) for i in range(len(names))}
@@ -219,12 +237,12 @@ def build_grid(run: Run, truth: np.ndarray, probabilities: np.ndarray, shown: Sh
         row = []
         for j, column in enumerate(columns):
             count = len(cells.get((i, j), ()))
-            words = f"true {name}, predicted {column}" if run.thresholds is None else f"{name}: {column}"
+            words = f"{name}: {column}" if several else f"true {name}, predicted {column}"
             row.append(
                 {
                     "count": count,
                     "percent": round(100 * count / max(totals[i], 1)),
-                    "words": f"{words}: {count} of {totals[i]} images",
+                    "words": f"{words}: {count} images" if several else f"{words}: {count} of {totals[i]} images",
                     "crops": " ".join(map(str, places.get((i, j), []))),
                     "first": (i, j) == min(cells, default=None),
                 }
@@ -269,9 +287,9 @@ def _tell_z(run: Run) -> str:
 def _tell_best(folder: Path, options: Any) -> str:
     try:
         values = pd.read_csv(folder / "training_history.csv")[options.monitor]
+        best = values.astype(float).idxmin() if options.monitor.endswith("loss") else values.astype(float).idxmax()
     except (OSError, ValueError, KeyError):
         return "unknown"
-    best = values.idxmin() if options.monitor.endswith("loss") else values.idxmax()
     return f"{best + 1} of {len(values)} ({options.monitor} {values[best]:.4g})"
 
 

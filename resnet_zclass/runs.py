@@ -174,10 +174,10 @@ def read_run(path: str | Path) -> Run:
     """
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path} is not a folder; --load_logs_path wants the folder of a run.")
+        raise InputError(f"{path} is not a folder; the folder of a run is wanted.")
     for name in (MODEL_FILE, "opts.toml", "classes.csv", SPLIT_FILE, CROPS_FILE):
         if not (path / name).is_file():
-            raise InputError(f"{path} has no {name}; --load_logs_path wants the folder of a finished run.")
+            raise InputError(f"{path} has no {name}; the folder of a finished run is wanted.")
     try:
         classes = pd.read_csv(path / "classes.csv", dtype={"LabelText": str}, **READ_TEXT)
         columns = [*CLASS_COLUMNS, *(["threshold"] if "threshold" in classes else [])]
@@ -188,14 +188,17 @@ def read_run(path: str | Path) -> Run:
         raise InputError(f"{path / 'classes.csv'} is not a table of {', '.join(CLASS_COLUMNS)}: {error}") from error
     if classes.LabelText.isna().any() or classes.LabelText.duplicated().any():
         raise InputError(f"{path / 'classes.csv'} is damaged: LabelText is empty or stands twice.")
+    options = load_options("train", path / "opts.toml")
     try:
         facts = json.loads((path / CROPS_FILE).read_text())
         crop_shape = tuple(map(int, facts["crop_shape"]))
+        if len(crop_shape) != 3:
+            raise ValueError(f"crop_shape {crop_shape}")
         resized, cut_out = bool(facts["resized"]), bool(facts["cut_out"])
         pixel_um = facts.get("pixel_um") and float(facts["pixel_um"])
         return Run(
             path,
-            load_options("train", path / "opts.toml"),
+            options,
             classes,
             facts["dtype"],
             crop_shape,

@@ -6,6 +6,7 @@ import itertools
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,9 +37,10 @@ def main(options: ServeOptions) -> None:
     run = read_run(options.run)
     if run.options.channels:
         raise InputError(f"{run.path} reads an image from several files, one per channel; serve takes one file.")
-    with served(run, options.port, options.max_upload_mb, options.engine, options.browser) as (page, url):
+    with served(run, options.port, options.max_upload_mb, options.engine, options.browser) as (_, url):
         print(f"{run.path}: {url} (Ctrl-C ends it)", flush=True)
-        page.block_thread()
+        while True:  # Gradio's own wait swallows Ctrl-C
+            time.sleep(1)
 
 
 @contextlib.contextmanager
@@ -70,7 +72,7 @@ def served(
                 prevent_thread_lock=True,
             )
         except OSError as error:
-            raise InputError(f"--port {port} is taken or not allowed; choose another ({error}).") from error
+            raise InputError(f"--port {port} is taken or not allowed; choose another.") from error
         try:
             yield page, url
         finally:

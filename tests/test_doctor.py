@@ -123,7 +123,16 @@ def test_all_files_that_cannot_be_read_are_named(good_set, capsys):
     for path in broken:
         assert len(re.findall(re.escape(str(path)), told.out)) == 1
     assert told.err.count("\n") == 1
-    assert "2 reasons" in told.err
+    assert "(1 more above)" in told.err
+
+
+def test_broken_files_are_named_though_a_split_is_empty(good_set, capsys):
+    broken = stack_of(good_set, "test")
+    broken.write_bytes(b"no image")
+    for path in (good_set / "val").rglob("*.tif"):
+        path.unlink()
+    assert doctor.main(["--data_path", str(good_set)]) == 2
+    assert str(broken) in capsys.readouterr().out
 
 
 def test_a_folder_that_is_not_there_is_an_error(capsys):

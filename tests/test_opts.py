@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import shlex
 import subprocess
 import sys
@@ -8,7 +9,15 @@ import pytest
 
 from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
-from resnet_zclass.opts import COMMANDS, TrainOptions, load_options, parse_options, preset_names, save_options
+from resnet_zclass.opts import (
+    COMMANDS,
+    TrainOptions,
+    load_options,
+    make_options,
+    parse_options,
+    preset_names,
+    save_options,
+)
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
@@ -163,3 +172,38 @@ def test_bash_completes_commands_options_and_values(tmp_path, capsys):
     assert complete(["resnet-zclass", "tra"], script) == ["train"]
     assert "--learning_rate" in complete(["resnet-zclass", "train", "--lea"], script)
     assert complete(["resnet-zclass", "train", "--schedule", "c"], script) == ["cyclic", "cosine"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "named"),
+    [
+        ("train", {"epochs": 2.5}, "--epochs"),
+        ("train", {"batch_size": True}, "--batch_size"),
+        ("train", {"fractions": 0.7}, "--fractions"),
+        ("train", {"data_path": None}, "data_path"),
+        ("report", {"overwrite": "no"}, "overwrite"),
+        ("report", {"runs": 5}, "runs"),
+        ("export", {"format": "onx"}, "--format"),
+        ("completion", {"shell": None}, "shell"),
+        (None, {}, "'None'"),
+    ],
+)
+def test_keywords_are_checked_as_flags_are(name, options, named):
+    with pytest.raises(InputError, match=named):
+        make_options(name, **options)
+
+
+def test_keywords_mean_what_flags_mean(tmp_path):
+    words = ["--hidden", "3", "--flip", "--data_path", str(tmp_path), "--im_size", "32"]
+    made = make_options("train", hidden=3, flip=True, data_path=tmp_path, im_size=32)
+    assert made == parse_options("train", words)
+    assert make_options("train", channels="_a").channels == ("_a",)
+    assert make_options("report", runs=tmp_path).runs == (str(tmp_path),)
+    assert make_options("train", "bead", epochs=3, im_size=None).im_size is None
+
+
+def test_errors_are_one_plain_sentence_on_terminals_without_boxes():
+    words = [sys.executable, "-m", "resnet_zclass.train", "--epochs", "x"]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 2
+    assert done.stderr == "error: Error parsing --epochs: invalid literal for int() with base 10: 'x'\n"

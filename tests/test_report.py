@@ -139,6 +139,7 @@ def test_several_runs_side_by_side(evaluated, tmp_path, capsys):
     [
         ([], "the folder of a run is missing"),
         (["RUN", "--evaluation", "evaluation_val"], "evaluate the run first"),
+        (["RUN", "nowhere"], "nowhere is not a folder"),
         (["RUN", "--save_path", "x.html"], "--save_path is for several runs"),
         (["nowhere"], "nowhere is not a folder"),
     ],
@@ -209,3 +210,72 @@ def test_charts_are_saved_as_svg_too_with_the_colours_of_the_page(tmp_path):
     assert figures.INK not in markup
     assert "currentColor" in markup
     assert 'aria-label="says &#34;so&#34;"' in markup
+
+
+def copy_run(run, folder):
+    import shutil
+
+    shutil.copytree(run, folder / "copy")
+    return folder / "copy"
+
+
+def cut_predictions(folder):
+    path = folder / "evaluation" / "predictions.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:7]))
+
+
+DAMAGES = {
+    "predictions cut": cut_predictions,
+    "predictions empty": lambda run: (run / "evaluation" / "predictions.csv").write_text(""),
+    "metrics a list": lambda run: (run / "evaluation" / "metrics.json").write_text("[]"),
+    "metrics without n": lambda run: (run / "evaluation" / "metrics.json").write_text("{}"),
+    "metrics of words": lambda run: (run / "evaluation" / "metrics.json").write_text('{"n": 18, "accuracy": "x"}'),
+    "split binary": lambda run: (run / "split.csv").write_bytes(bytes(range(128, 256))),
+    "crop shape": lambda run: (run / "crops.json").write_text('{"crop_shape": [9], "resized": 0, "cut_out": 0}'),
+    "options": lambda run: (run / "opts.toml").write_text("x ="),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_run_is_one_line_that_names_it_and_leaves_the_page(damage, evaluated, tmp_path, capsys):
+    run = copy_run(evaluated[0], tmp_path)
+    before = (run / "evaluation" / "report.html").read_text()
+    DAMAGES[damage](run)
+    assert report.main([str(run)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and told.count("\n") == 1 and str(run) in told
+    assert (run / "evaluation" / "report.html").read_text() == before
+
+
+@pytest.mark.parametrize("damage", ["", "garbage", "<svg"])
+def test_a_damaged_figure_is_shown_as_its_png(damage, evaluated, tmp_path):
+    run = copy_run(evaluated[0], tmp_path)
+    (run / "evaluation" / "reliability.svg").write_text(damage)
+    assert report.main([str(run)]) == 0
+    assert 'class="figure" src="data:image/png' in (run / "evaluation" / "report.html").read_text()
+
+
+def test_other_images_are_not_taken_for_the_same(evaluated, tmp_path):
+    run = copy_run(evaluated[0], tmp_path)
+    path = run / "evaluation" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_path": "elsewhere", "n_seen": 4}))
+    assert report.main([str(evaluated[0]), str(run), "--save_path", str(tmp_path / "both.html")]) == 0
+    page = (tmp_path / "both.html").read_text()
+    assert "not the same" in page and "McNemar" not in page
+    assert "elsewhere" in page and "images that training saw too" in page
+
+
+def test_pictures_of_a_set_whose_pixels_changed_are_not_shown(evaluated, tmp_path, capsys, monkeypatch):
+    run = copy_run(evaluated[0], tmp_path)
+    find = report._find_crops
+    monkeypatch.setattr(report, "_find_crops", lambda *words: find(*words)[np.arange(18)[::-1]])
+    assert report.main([str(run)]) == 0
+    assert "sees others" in capsys.readouterr().out
+    assert crops_in((run / "evaluation" / "report.html").read_text()) == []
+    assert not (run / "evaluation" / "heat_maps.png").exists()
+
+
+def test_of_several_labels_mistakes_come_first():
+    cells = {(k, column): np.array([10 * k + column]) for k in range(3) for column in range(3)}
+    order = [cell for cell, _ in highlights.take_in_turn(cells, several=True)]
+    assert {column for _, column in order[:6]} == {1, 2}

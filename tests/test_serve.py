@@ -2,6 +2,10 @@
 
 import json
 import re
+import signal
+import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 
@@ -124,3 +128,18 @@ def test_a_port_that_is_taken_is_an_error(drawn_run):
         port = int(url.rsplit(":", 1)[1].strip("/"))
         with pytest.raises(InputError, match=f"--port {port}"), serve.served(run, port):
             pass
+
+
+def test_ctrl_c_ends_it_with_a_line(drawn_run):
+    words = [sys.executable, "-m", "resnet_zclass.serve", str(drawn_run), "--port", str(free_port())]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert "http://127.0.0.1:" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, told.strip()) == (130, "interrupted")
+
+
+def free_port() -> int:
+    with socket.socket() as some:
+        some.bind(("127.0.0.1", 0))
+        return some.getsockname()[1]
