@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+import defusedxml.ElementTree
 import lazy_loader as lazy
 import numpy as np
 
@@ -124,8 +125,8 @@ def _read_xml(path: Path) -> tuple[DataFrame, str]:
 
 def _parse(path: Path) -> ElementTree.Element:
     try:
-        return ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
+        return defusedxml.ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, defusedxml.DefusedXmlException) as error:  # entities can blow up or name files
         raise InputError(f"{path} is no XML file of TrackMate ({error}).") from error
 
 

@@ -102,6 +102,19 @@ def test_a_folder_holds_the_spots_of_one_movie_each(tmp_path):
         read_spots(tmp_path / "none")
 
 
+HOSTILE_XML = {
+    "bomb": '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;&b;&b;">]><TrackMate>&c;</TrackMate>',
+    "file": '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><TrackMate>&b;</TrackMate>',
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_XML)
+def test_entities_are_not_read(kind, tmp_path):
+    (tmp_path / "a.xml").write_text(HOSTILE_XML[kind])
+    with pytest.raises(InputError, match=r"a\.xml is no XML file of TrackMate"):
+        read_spots(tmp_path / "a.xml")
+
+
 def test_what_is_no_file_of_spots_is_named(tmp_path):
     (tmp_path / "a.xml").write_text("<TrackMate")
     with pytest.raises(InputError, match=r"a\.xml is no XML file of TrackMate"):
