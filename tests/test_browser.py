@@ -89,6 +89,14 @@ def test_a_script_that_got_in_would_not_run(evaluated, tmp_path, visit):  # noqa
     assert visit(path)[0].title() != "taken"
 
 
+def test_a_picture_from_elsewhere_would_not_be_fetched(evaluated, tmp_path, visit):  # noqa: F811
+    page = (evaluated[0] / "evaluation" / "report.html").read_text()
+    path = tmp_path / "taken.html"
+    path.write_text(page.replace("<main>", '<main><img src="http://127.0.0.1:9/spy.png">'))
+    _, wrong = visit(path)
+    assert any("Content Security Policy" in line for line in wrong)
+
+
 def test_a_comparison_is_accessible(evaluated, tmp_path, visit):  # noqa: F811
     path = tmp_path / "both.html"
     assert report.main([*map(str, evaluated), "--save_path", str(path)]) == 0
