@@ -29,6 +29,8 @@ def test_a_page_opens_alone_and_is_accessible(kind, evaluated, visit):  # noqa: 
     page.locator("table.grid button").first.click()
     assert check_access(page) == []
     assert wrong == []
+    tall = page.locator("th[scope='row']").evaluate_all("all => all.filter(one => one.offsetHeight > 150).length")
+    assert tall == 0  # words are not broken letter by letter
     width = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert width[0] <= width[1]
 
