@@ -92,7 +92,7 @@ def draw_curves(
 ) -> None:
     """Draws loss, a score and the learning rate over the epochs, training and validation.
 
-    Epochs are numbered from 1 in the picture, as Keras does on the screen.
+    Epochs are numbered from 1 in the picture, as on the screen.
 
     Args:
         history: Lists of one number per epoch: `loss`, `accuracy`, `macro_f1`, ..., the same starting `val_`, and

@@ -322,7 +322,7 @@ class PretrainOptions:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateOptions:
-    """Evaluates a run on a split of its data, beside a classical baseline."""
+    """Evaluates a run on a split of its data, beside a classical baseline, and writes a page to look at."""
 
     load_logs_path: Annotated[str, _alias("load_checkpoint_path")] = ""
     """Folder of the run."""
