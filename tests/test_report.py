@@ -277,11 +277,11 @@ def test_pictures_of_a_set_whose_pixels_changed_are_not_shown(evaluated, tmp_pat
 
 def test_other_predictions_are_noticed_however_many_classes():
     rng = np.random.default_rng(0)
-    sure = np.eye(39)[rng.integers(39, size=50)]
-    assert report._are_those(lambda crops: sure[crops], np.arange(50), sure)
-    assert report._are_those(lambda crops: 0.95 * sure[crops] + 0.05 / 39, np.arange(50), sure)  # views averaged
-    others = 0.85 * np.roll(sure, 1, axis=1) + 0.15 / 39
-    assert not report._are_those(lambda crops: others[crops], np.arange(50), sure)
+    known = 0.8 * np.eye(39)[rng.integers(39, size=50)] + 0.2 / 39
+    others = np.roll(known, 1, axis=1)
+    assert report._are_those(lambda crops: known[crops], np.arange(50), known)
+    assert report._are_those(lambda crops: 0.95 * known[crops] + 0.05 / 39, np.arange(50), known)  # views averaged
+    assert not report._are_those(lambda crops: others[crops], np.arange(50), known)
 
 
 def test_of_several_labels_mistakes_come_first():
