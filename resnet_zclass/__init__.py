@@ -84,6 +84,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "loader",
         "losses",
         "make_dataset",
+        "memory",
         "metrics",
         "mixing",
         "models",

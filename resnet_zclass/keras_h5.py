@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from resnet_zclass.errors import InputError
+from resnet_zclass.memory import check_claim
 
 # What HDF5 keeps in one attribute; Keras splits longer lists of names over `names0`, `names1`, ...
 LARGEST_ATTRIBUTE = 64512
@@ -126,7 +127,7 @@ def _read(file: h5py.File, path: Path) -> StoredModel:
         raise InputError(f"{path} is no model or weights file of Keras: it lists no layer_names.")
     config = _read_json(file.attrs.get("model_config"), path)
     datasets = _find_datasets(weights)
-    _check_sizes(datasets, path)
+    check_sizes(datasets, path)
     names = _read_names(weights, "layer_names")
     groups = {name: _read_group(weights, name, datasets, path) for name in names}
     if len(groups) < len(names):
@@ -176,7 +177,7 @@ def _find_datasets(group: h5py.Group) -> dict[str, h5py.Dataset]:
     return found
 
 
-def _check_sizes(datasets: Mapping[str, h5py.Dataset], path: Path) -> None:
+def check_sizes(datasets: Mapping[str, h5py.Dataset], path: Path) -> None:
     """Refuses arrays that lie elsewhere or claim to be larger than the file can hold, before any is read."""
     for name, dataset in datasets.items():
         if dataset.dtype.kind not in "fiu" or dataset.is_virtual or dataset.external:
@@ -184,6 +185,7 @@ def _check_sizes(datasets: Mapping[str, h5py.Dataset], path: Path) -> None:
         if dataset.nbytes and not dataset.id.get_storage_size():
             raise InputError(f"{path}: {name} claims {dataset.nbytes:,} bytes that are not there.")
     claimed, size = sum(dataset.nbytes for dataset in datasets.values()), path.stat().st_size
+    check_claim(claimed, path)
     if claimed > LARGEST_RATIO * size:
         raise InputError(f"{path}: its arrays claim {claimed:,} bytes in a file of {size:,}.")
 

@@ -24,6 +24,7 @@ from resnet_zclass.backbones import (
 from resnet_zclass.backend import keras
 from resnet_zclass.errors import InputError
 from resnet_zclass.freezing import FREEZE_POLICIES, apply_freeze
+from resnet_zclass.memory import check_archive
 from resnet_zclass.pixels import Pixels
 from resnet_zclass.stems import NATURAL_ORDER, adapt_channels, is_adapted, measure_preprocessing
 
@@ -368,6 +369,7 @@ def load_model(path: str | Path) -> keras.Model:
     """
     if not Path(path).is_file():
         raise InputError(f"{path} is not there; is this the folder of a finished run?")
+    check_archive(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what damaged files make libraries say before they fail

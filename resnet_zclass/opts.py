@@ -278,7 +278,8 @@ def _parse(name: str, argv: list[str], default: Any) -> Any:
                 description=(
                     f"{COMMANDS[name].__doc__}\n\n--opts PRESET|FILE.toml sets options from a preset "
                     f"({', '.join(preset_names())}) or a file; flags win over it. "
-                    "--quiet prints warnings and errors alone; --debug shows tracebacks."
+                    "--quiet prints warnings and errors alone; --debug shows tracebacks; --max_memory GB is what one "
+                    "file may take when it is read, by default half of the memory there is."
                 ),
                 args=argv,
                 default=default,

@@ -10,12 +10,13 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
+from defusedxml import ElementTree
 
 from resnet_zclass.errors import InputError
+from resnet_zclass.memory import check_claim
 
 _UM_PER_UNIT = {
     **dict.fromkeys(("", "um", "µm", "μm", "micron", "microns", "micrometer", "micrometre"), 1.0),
@@ -52,7 +53,8 @@ def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
     """Opens a TIFF; whatever goes wrong while it is open, in words or by an exception, is an `InputError`."""
     refuse_missing(path)
     messages: list[str] = []
-    with _guard(path, messages), tifffile.TiffFile(path) as tiff:
+    with _guard(path, messages), tifffile.TiffFile(path, _multifile=False) as tiff:
+        _check_ome(tiff, path)
         yield tiff
     _refuse_damage(path, messages)
 
@@ -68,18 +70,22 @@ def open_tiff_pages(path: Path) -> Iterator[RawPages]:
     messages: list[str] = []
     with contextlib.ExitStack() as stack:
         with _guard(path, messages):
-            tiff = stack.enter_context(tifffile.TiffFile(path))
+            tiff = stack.enter_context(tifffile.TiffFile(path, _multifile=False))
+            _check_ome(tiff, path)
             # 1 and 2 stand for alpha; a further channel of a microscope has 0, or an axis of its own.
             has_alpha = bool({1, 2} & {int(kind) for kind in tiff.pages[0].extrasamples})
             frames = _find_frames(tiff, path)
-            pages = None if frames is None else _order_frames(frames)
+            pages = None if frames is None else _order_frames(frames, path)
             if pages is None:
                 pixels = _pages_and_channels(*read_axes(tiff, path))
                 pages = pixels.shape, lambda start, stop: pixels[start:stop]
 
+        page_bytes = math.prod(pages[0][1:]) * tiff.series[0].dtype.itemsize
+
         def read(start: int, stop: int) -> np.ndarray:
             # Files may be read in turns, and what comes between two runs is no matter of this file.
             with _guard(path, messages):
+                check_claim((stop - start) * page_bytes, path)
                 return pages[1](start, stop)
 
         if messages:
@@ -102,6 +108,12 @@ def read_axes(tiff: tifffile.TiffFile, path: Path) -> tuple[np.ndarray, str]:
     """All pixels of a TIFF and the letters of its axes, those of length 1 left out, with Y and X kept."""
     series = tiff.series
     _refuse_mixed(series, path)
+    check_claim(len(series) * series[0].nbytes, path)
+    n_missing = sum(page is None for one in series for page in one.pages)
+    if n_missing:
+        raise InputError(
+            f"{path} lacks {n_missing} of its planes, which may lie in other files; save one stack a file."
+        )
     pixels, axes = series[0].asarray(), series[0].axes
     if len(series) > 1:
         pixels, axes = np.stack([s.asarray() for s in series]), f"I{axes}"
@@ -123,6 +135,16 @@ def read_units(tiff: tifffile.TiffFile) -> tuple[float | None, float | None, str
     step_um = _in_um(imagej.get("spacing"), unit)
     source = "ImageJ spacing" + (", no unit, taken as um" if not unit else "")
     return step_um, _read_pixel_um(tiff.pages[0].tags, unit), source if step_um else ""
+
+
+def _check_ome(tiff: tifffile.TiffFile, path: Path) -> None:
+    """Refuses OME metadata that claim more planes than the file has room for."""
+    if not tiff.is_ome:
+        return
+    for pixels in ElementTree.fromstring(tiff.ome_metadata).iterfind(".//{*}Pixels"):
+        n_planes = math.prod(int(pixels.get(f"Size{axis}", 1)) for axis in "ZCT")
+        if n_planes > path.stat().st_size:
+            raise InputError(f"{path} claims {n_planes:,} planes in {path.stat().st_size:,} bytes; save it anew.")
 
 
 def _refuse_mixed(series: list[tifffile.TiffPageSeries], path: Path) -> None:
@@ -225,7 +247,7 @@ def _contiguous_reader(tiff: tifffile.TiffFile, size: int) -> Callable[[np.ndarr
     return read
 
 
-def _order_frames(frames: _Frames) -> tuple[tuple[int, ...], Callable[[int, int], np.ndarray]] | None:
+def _order_frames(frames: _Frames, path: Path) -> tuple[tuple[int, ...], Callable[[int, int], np.ndarray]] | None:
     """Shape of the pages that frames make up and a reader of runs of them; None for axes of another kind."""
     shape = [length for _, length in frames.leading]
     outer = next((i for i, (axis, _) in enumerate(frames.leading) if axis in "SC"), None)
@@ -235,6 +257,7 @@ def _order_frames(frames: _Frames) -> tuple[tuple[int, ...], Callable[[int, int]
     if "".join(axis for axis, _ in frames.inner if axis in "YX") != "YX":
         return None
     plane = tuple(length for axis, length in frames.inner if axis in "YX")
+    check_claim(8 * math.prod(shape), path)
     numbers = np.arange(math.prod(shape)).reshape(shape)
     channels = () if inner is None else (frames.inner[inner][1],)
     if outer is not None:

@@ -11,6 +11,7 @@ ROWS = (
     ("quiet", "cores", "pace"),
     ("errors", "options", "backend", "metrics", "pixels", "progress", "resize", "focus", "blobs",
      "plain_tiffs", "decimals", "calibration", "heat_maps"),
+    ("memory",),
     ("tiffs", "chunks", "epoch_table", "spots", "unlike", "duplicates", "headlines", "highlights", "environment"),
     ("extras", "ranges", "files", "groups", "splits", "imbalance", "labels", "schedules", "stems", "warp", "losses",
      "freezing", "batches", "cluster", "images", "beads", "camera", "optics", "keras_h5", "old_configs"),
