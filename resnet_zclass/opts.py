@@ -138,7 +138,7 @@ def load_options(name: str, source: str | Path) -> Any:
     path = _preset_or_file(str(source))
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of text in no UTF-8, and of endless numbers
         raise InputError(f"{path} is not a TOML file: {error}") from error
     tables = {key: value for key, value in content.items() if isinstance(value, dict)}
     unknown = sorted(set(tables) - set(COMMANDS))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from resnet_zclass.arrays import read_arrays
 from resnet_zclass.backend import keras
 from resnet_zclass.callbacks import CHECKPOINT_FILE, BestCheckpoint, read_score
 from resnet_zclass.distribute import is_chief
@@ -104,12 +105,13 @@ def read_state(path: str | Path) -> tuple[Arrays, Metadata]:
         InputError: If the file is missing, damaged, or of another format.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_arrays(path)
         text, digest = arrays.pop(METADATA), arrays.pop("digest").tobytes().decode()
         metadata = json.loads(text.tobytes())
         known = metadata["format"] == FORMAT
-    except Exception as error:  # zipfile, zlib, NumPy and JSON raise a dozen kinds
+    except InputError:
+        raise
+    except Exception as error:  # whatever the arrays of something else lead to
         raise InputError(f"{path} is damaged ({type(error).__name__})") from error
     if not known:
         raise InputError(f"{path} was written by another version of resnet_zclass")
