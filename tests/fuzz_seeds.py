@@ -464,7 +464,8 @@ def read_npz(path: Path) -> None:
     elif path.name.startswith("check"):
         save_non_multi_gpu_model._read_check(str(path))
     else:
-        run = runs.read_run(write_run(path.parent, "z"))
+        facts = RUNS["z"]["crops.json"].replace("16, 16", "4, 4").encode()
+        run = runs.read_run(write_run(path.parent, "z", **{"crops.json": facts}))
         run.familiar.score(np.ones((2, 4, 4, 1), "uint16"))
 
 
