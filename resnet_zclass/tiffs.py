@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import math
 import re
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,6 +54,7 @@ def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
     refuse_missing(path)
     messages: list[str] = []
     with _guard(path, messages), tifffile.TiffFile(path) as tiff:
+        _refuse_circle(tiff, path)
         yield tiff
     _refuse_damage(path, messages)
 
@@ -69,6 +71,7 @@ def open_tiff_pages(path: Path) -> Iterator[RawPages]:
     with contextlib.ExitStack() as stack:
         with _guard(path, messages):
             tiff = stack.enter_context(tifffile.TiffFile(path))
+            _refuse_circle(tiff, path)
             # 1 and 2 stand for alpha; a further channel of a microscope has 0, or an axis of its own.
             has_alpha = bool({1, 2} & {int(kind) for kind in tiff.pages[0].extrasamples})
             frames = _find_frames(tiff, path)
@@ -101,7 +104,7 @@ def refuse_missing(path: Path) -> None:
 def read_axes(tiff: tifffile.TiffFile, path: Path) -> tuple[np.ndarray, str]:
     """All pixels of a TIFF and the letters of its axes, those of length 1 left out, with Y and X kept."""
     series = tiff.series
-    _refuse_mixed(series, path)
+    _refuse_unreadable(series, path)
     pixels, axes = series[0].asarray(), series[0].axes
     if len(series) > 1:
         pixels, axes = np.stack([s.asarray() for s in series]), f"I{axes}"
@@ -125,11 +128,35 @@ def read_units(tiff: tifffile.TiffFile) -> tuple[float | None, float | None, str
     return step_um, _read_pixel_um(tiff.pages[0].tags, unit), source if step_um else ""
 
 
-def _refuse_mixed(series: list[tifffile.TiffPageSeries], path: Path) -> None:
+def _refuse_circle(tiff: tifffile.TiffFile, path: Path) -> None:
+    """Refuses pages that follow each other in a circle, in which tifffile would go round for ever."""
+    form, file, offset = tiff.tiff, tiff.filehandle, tiff.pages.first.offset
+    seen: set[int] = set()
+    try:
+        while 0 < offset < file.size:
+            if offset in seen:
+                raise InputError(f"{path} is damaged: after its page {len(seen)} comes an earlier one again.")
+            seen.add(offset)
+            file.seek(offset)
+            (n_tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+            file.seek(offset + form.tagnosize + n_tags * form.tagsize)
+            (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    except struct.error:  # the file ends in a page; tifffile says so
+        pass
+
+
+def _refuse_unreadable(series: list[tifffile.TiffPageSeries], path: Path) -> None:
+    """Refuses pages of several kinds, and such as lack pieces, which tifffile would fill with what memory held."""
     kinds = {(s.shape, str(s.dtype)) for s in series}
     if len(kinds) > 1:
         shapes = ", ".join(f"{' x '.join(map(str, shape))} {dtype}" for shape, dtype in sorted(kinds))
         raise InputError(f"{path} holds pages of mixed shapes ({shapes}); save pages of one shape in a file.")
+    for page in (page for s in series if s.dataoffset is None for page in s.pages if page is not None):
+        n_pieces = math.prod(page.chunked)
+        if page.keyframe.planarconfig not in (1, 2) or len(page.dataoffsets) < n_pieces:
+            raise InputError(
+                f"{path} is damaged: a page lacks pieces of its image ({len(page.dataoffsets)} of {n_pieces})."
+            )
 
 
 class _Listener(logging.Handler):
@@ -186,7 +213,7 @@ class _Frames:
 def _find_frames(tiff: tifffile.TiffFile, path: Path) -> _Frames | None:
     """How a TIFF can be read frame by frame; None if it cannot."""
     series = tiff.series
-    _refuse_mixed(series, path)
+    _refuse_unreadable(series, path)
     first = series[0]
     if first.transform is not None:
         return None

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,18 +112,24 @@ def read_tiff(path: Path) -> None:
         with tiffs.open_tiff(path) as tiff:
             return tiffs.read_units(tiff)
 
-    claimed = 0
-    with contextlib.suppress(Exception), tifffile.TiffFile(path) as tiff:
-        claimed = sum(series.size * max(1, np.dtype(series.dtype).itemsize) for series in tiff.series)
-        claimed += sum(len(page.dataoffsets) << 10 for page in tiff.pages)  # which take time rather than memory
-    if claimed > MAX_CLAIM:
-        raise HugeClaimError(f"{claimed:,} bytes")
+    def read_size() -> int:
+        with tiffs.open_tiff(path) as tiff:
+            return sum(series.size * max(1, np.dtype(series.dtype).itemsize) for series in tiff.series)
+
+    size = attempt(read_size)
+    if not isinstance(size, InputError) and size > MAX_CLAIM:
+        raise HugeClaimError(f"{size:,} bytes")
     whole, parts = attempt(images.read_pages, path), attempt(read_runs)
     if isinstance(whole, InputError) != isinstance(parts, InputError):
         raise AssertionError(f"whole {describe(whole)}, in runs {describe(parts)}")
     if not isinstance(whole, InputError):
         np.testing.assert_array_equal(whole, parts)
     settle(whole, attempt(images.read_stack, path), attempt(read_units), attempt(images.read_pixel_um, path))
+
+
+def attempt_one(path: Path, *readers: Callable[[Path], Any]) -> Any:
+    """What one of several readers, all of them slow, makes of a file; which one depends on the content alone."""
+    return attempt(readers[zlib.crc32(path.read_bytes()) % len(readers)], path)
 
 
 def describe(outcome: Any) -> str:
@@ -212,8 +219,7 @@ def own_architecture() -> tuple:
 def read_checkpoint(path: Path, *others: Callable[[Path], Any]) -> None:
     from resnet_zclass import checkpoints, inspection
 
-    outcomes = [attempt(inspection.describe, path), attempt(checkpoints.open_checkpoint, path)]
-    settle(*outcomes, *(attempt(other, path) for other in others))
+    settle(attempt_one(path, inspection.describe, checkpoints.open_checkpoint, *others))
 
 
 def read_h5_model(path: Path) -> None:
@@ -416,16 +422,22 @@ def read_in_run(path: Path) -> None:
         if run.z_um is not None and run.calibration:
             predictions.estimate_z(run, probabilities)
 
+    def rewrite(_: Path) -> None:
+        report.renew_report(run)
+
+    def compare(_: Path) -> None:
+        comparison.write_comparison(folder / "both.html", [run, run])
+
+    def begin(_: Path) -> None:
+        resumption.is_begun(folder, run.options)
+
     outcomes = [
         attempt(lambda: (run.thresholds, run.z_um, run.familiar, run.calibration)),
         attempt(estimate),
         attempt(run.restore_split, data),
         attempt(runs.recognise, run.path, data),
-        attempt(report.renew_report, run),
-        attempt(comparison.compare_predictions, folder / "evaluation", folder / "evaluation"),
-        attempt(comparison.write_comparison, folder / "both.html", [run, run]),
+        attempt_one(path, rewrite, compare, begin),
         attempt(engines.choose_engine, folder),
-        attempt(resumption.is_begun, folder, run.options),
         attempt(scene.read_scene, folder),
         attempt(scene.is_recorded, folder, {"a": 1}),
         attempt(evaluate._read_ceiling, folder),
@@ -504,7 +516,7 @@ def read_json(path: Path) -> None:
     from resnet_zclass import checkpoints
 
     if path.name.startswith("architecture"):
-        settle(*(attempt(checkpoints.read_architecture, path, flag) for flag in (False, True)))
+        attempt_one(path, checkpoints.read_architecture, lambda path: checkpoints.read_architecture(path, True))
     else:
         read_in_run(path)
 
