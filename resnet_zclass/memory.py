@@ -74,31 +74,3 @@ def check_archive(path: str | Path) -> None:
     """Raises `InputError` if what a ZIP archive (`.keras`, `.npz`, `.xlsx`) holds would be too large when unpacked."""
     with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         check_claim(sum(member.file_size for member in archive.infolist()), path)
-
-
-def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz` file, without running code from it.
-
-    Raises:
-        InputError: If the file is damaged or no such file, or its arrays claim too much memory.
-    """
-    check_archive(path)
-    try:
-        _check_headers(path)
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds
-        raise InputError(f"{path} is damaged or no .npz file ({type(error).__name__}: {error}).") from error
-
-
-def _check_headers(path: str | Path) -> None:
-    """Raises `ValueError` if an array says it is larger than its part of the file."""
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(file)
-                claimed = int(np.prod(shape, dtype=object)) * dtype.itemsize
-                if claimed > member.file_size:
-                    raise ValueError(f"{member.filename} claims {claimed:,} bytes of {member.file_size:,}")

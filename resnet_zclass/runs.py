@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,9 +94,13 @@ class Run:
     def familiar(self) -> "rz.unlike.Familiar | None":
         """What its beads look like; None if its images are none, or the run is an old one."""
         path = self.path / FAMILIAR_FILE
+        if not path.is_file():
+            return None
         try:
-            return rz.unlike.load_familiar(path) if path.is_file() else None
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            familiar = rz.unlike.load_familiar(path)
+            familiar.score(np.zeros((1, *self.crop_shape), np.float32))  # that of other crops fails here
+            return familiar
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise InputError(f"{path} is damaged ({error}); remove it to predict without it.") from error
 
     def read_set(self, data_path: str | Path, label_table: str = "") -> "Dataset":
@@ -186,7 +189,7 @@ def read_run(path: str | Path) -> Run:
             raise ValueError("a threshold does not lie in 0..1")
     except (KeyError, ValueError) as error:
         raise InputError(f"{path / 'classes.csv'} is not a table of {', '.join(CLASS_COLUMNS)}: {error}") from error
-    if classes.LabelText.isna().any() or classes.LabelText.duplicated().any():
+    if classes.empty or classes.LabelText.isna().any() or classes.LabelText.duplicated().any():
         raise InputError(f"{path / 'classes.csv'} is damaged: LabelText is empty or stands twice.")
     options = load_options("train", path / "opts.toml")
     try:
@@ -211,8 +214,15 @@ def read_run(path: str | Path) -> Run:
 
 
 def read_split(path: Path) -> "pd.DataFrame":
-    """Reads which images a run knows, and the split of each."""
-    known = pd.read_csv(path, dtype=dict.fromkeys(("file", "split", *OWN), str), **READ_TEXT)
+    """Reads which images a run knows, and the split of each.
+
+    Raises:
+        InputError: If the table cannot be read or lacks a column.
+    """
+    try:
+        known = pd.read_csv(path, dtype=dict.fromkeys(("file", "split", *OWN), str), **READ_TEXT)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); train the run again.") from error
     if not {"file", "page", "split", *OWN} <= set(known):
         raise InputError(f"{path} wants the columns file, page, {', '.join(OWN)}, split; train the run again.")
     return known

@@ -168,7 +168,7 @@ def _largest(a: np.ndarray, b: np.ndarray) -> float:
 
 def _read_check(path: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
     try:
-        arrays = rz.memory.load_arrays(path)
+        arrays = rz.arrays.read_arrays(path)
     except InputError as error:
         raise InputError(f"--check_path {error}") from error
     found = [[arrays[k] for k in sorted(arrays) if re.fullmatch(rf"{letter}\d*", k)] for letter in "xy"]

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import math
 import re
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,7 +55,8 @@ def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
     refuse_missing(path)
     messages: list[str] = []
     with _guard(path, messages), tifffile.TiffFile(path, _multifile=False) as tiff:
-        _check_ome(tiff, path)
+        _refuse_circle(tiff, path)
+        _refuse_many_planes(tiff, path)
         yield tiff
     _refuse_damage(path, messages)
 
@@ -71,7 +73,8 @@ def open_tiff_pages(path: Path) -> Iterator[RawPages]:
     with contextlib.ExitStack() as stack:
         with _guard(path, messages):
             tiff = stack.enter_context(tifffile.TiffFile(path, _multifile=False))
-            _check_ome(tiff, path)
+            _refuse_circle(tiff, path)
+            _refuse_many_planes(tiff, path)
             # 1 and 2 stand for alpha; a further channel of a microscope has 0, or an axis of its own.
             has_alpha = bool({1, 2} & {int(kind) for kind in tiff.pages[0].extrasamples})
             frames = _find_frames(tiff, path)
@@ -107,13 +110,8 @@ def refuse_missing(path: Path) -> None:
 def read_axes(tiff: tifffile.TiffFile, path: Path) -> tuple[np.ndarray, str]:
     """All pixels of a TIFF and the letters of its axes, those of length 1 left out, with Y and X kept."""
     series = tiff.series
-    _refuse_mixed(series, path)
+    _refuse_unreadable(series, path)
     check_claim(len(series) * series[0].nbytes, path)
-    n_missing = sum(page is None for one in series for page in one.pages)
-    if n_missing:
-        raise InputError(
-            f"{path} lacks {n_missing} of its planes, which may lie in other files; save one stack a file."
-        )
     pixels, axes = series[0].asarray(), series[0].axes
     if len(series) > 1:
         pixels, axes = np.stack([s.asarray() for s in series]), f"I{axes}"
@@ -137,7 +135,7 @@ def read_units(tiff: tifffile.TiffFile) -> tuple[float | None, float | None, str
     return step_um, _read_pixel_um(tiff.pages[0].tags, unit), source if step_um else ""
 
 
-def _check_ome(tiff: tifffile.TiffFile, path: Path) -> None:
+def _refuse_many_planes(tiff: tifffile.TiffFile, path: Path) -> None:
     """Refuses OME metadata that claim more planes than the file has room for."""
     if not tiff.is_ome:
         return
@@ -147,11 +145,38 @@ def _check_ome(tiff: tifffile.TiffFile, path: Path) -> None:
             raise InputError(f"{path} claims {n_planes:,} planes in {path.stat().st_size:,} bytes; save it anew.")
 
 
-def _refuse_mixed(series: list[tifffile.TiffPageSeries], path: Path) -> None:
+def _refuse_circle(tiff: tifffile.TiffFile, path: Path) -> None:
+    """Refuses pages that follow each other in a circle, in which tifffile would go round for ever."""
+    form, file, offset = tiff.tiff, tiff.filehandle, tiff.pages.first.offset
+    seen: set[int] = set()
+    try:
+        while 0 < offset < file.size:
+            if offset in seen:
+                raise InputError(f"{path} is damaged: after its page {len(seen)} comes an earlier one again.")
+            seen.add(offset)
+            file.seek(offset)
+            (n_tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+            file.seek(offset + form.tagnosize + n_tags * form.tagsize)
+            (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    except struct.error:  # the file ends in a page; tifffile says so
+        pass
+
+
+def _refuse_unreadable(series: list[tifffile.TiffPageSeries], path: Path) -> None:
+    """Refuses pages of several kinds, and such as lack pieces, which tifffile would fill with what memory held."""
     kinds = {(s.shape, str(s.dtype)) for s in series}
     if len(kinds) > 1:
         shapes = ", ".join(f"{' x '.join(map(str, shape))} {dtype}" for shape, dtype in sorted(kinds))
         raise InputError(f"{path} holds pages of mixed shapes ({shapes}); save pages of one shape in a file.")
+    pages = [page for s in series if s.dataoffset is None for page in s.pages]
+    if None in pages:
+        raise InputError(f"{path} lacks {pages.count(None)} of {len(pages)} planes; save one whole stack a file.")
+    for page in pages:
+        n_pieces = math.prod(page.chunked)
+        if page.keyframe.planarconfig not in (1, 2) or len(page.dataoffsets) < n_pieces:
+            raise InputError(
+                f"{path} is damaged: a page lacks pieces of its image ({len(page.dataoffsets)} of {n_pieces})."
+            )
 
 
 class _Listener(logging.Handler):
@@ -208,7 +233,7 @@ class _Frames:
 def _find_frames(tiff: tifffile.TiffFile, path: Path) -> _Frames | None:
     """How a TIFF can be read frame by frame; None if it cannot."""
     series = tiff.series
-    _refuse_mixed(series, path)
+    _refuse_unreadable(series, path)
     first = series[0]
     if first.transform is not None:
         return None
@@ -221,7 +246,7 @@ def _find_frames(tiff: tifffile.TiffFile, path: Path) -> _Frames | None:
         n_leading = len(first.shape) - len(first.keyframe.shape)
         if n_leading < 0 or first.shape[n_leading:] != first.keyframe.shape:
             return None
-        if math.prod(first.shape[:n_leading]) != len(first.pages) or any(page is None for page in first.pages):
+        if math.prod(first.shape[:n_leading]) != len(first.pages):
             return None
 
         def read(chosen: np.ndarray) -> np.ndarray:

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from resnet_zclass.arrays import read_arrays
 from resnet_zclass.backend import keras
 from resnet_zclass.callbacks import CHECKPOINT_FILE, BestCheckpoint, read_score
 from resnet_zclass.distribute import is_chief
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import sync, whole_file
 from resnet_zclass.live import LiveCurves
-from resnet_zclass.memory import check_archive, load_arrays
+from resnet_zclass.memory import check_archive
 from resnet_zclass.pace import Pace
 from resnet_zclass.rebuild import digest_weights
 
@@ -104,12 +105,12 @@ def read_state(path: str | Path) -> tuple[Arrays, Metadata]:
     Raises:
         InputError: If the file is missing, damaged, or of another format.
     """
-    arrays = load_arrays(path)
+    arrays = read_arrays(path)
     try:
         text, digest = arrays.pop(METADATA), arrays.pop("digest").tobytes().decode()
         metadata = json.loads(text.tobytes())
         known = metadata["format"] == FORMAT
-    except Exception as error:  # NumPy and JSON raise half a dozen kinds
+    except Exception as error:  # whatever the arrays of something else lead to
         raise InputError(f"{path} is damaged ({type(error).__name__})") from error
     if not known:
         raise InputError(f"{path} was written by another version of resnet_zclass")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_zclass.memory import load_arrays
+from resnet_zclass.arrays import read_arrays
 from resnet_zclass.pixels import stabilise_features
 
 MAX_CROPS, N_COMPONENTS, N_REFERENCES, N_NEIGHBOURS = 10_000, 10, 2000, 10
@@ -103,5 +103,5 @@ def save_familiar(path: Path, familiar: Familiar) -> None:
 
 def load_familiar(path: Path) -> Familiar:
     """Reads what `save_familiar` wrote; no code in the file is run."""
-    arrays = load_arrays(path)
+    arrays = read_arrays(path)
     return Familiar(**{field.name: arrays[field.name] for field in dataclasses.fields(Familiar)})

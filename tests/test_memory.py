@@ -13,10 +13,11 @@ import pytest
 import tifffile
 
 from resnet_zclass import images, labels, memory, models
+from resnet_zclass.arrays import read_arrays
 from resnet_zclass.checkpoints import read_today
 from resnet_zclass.errors import InputError
 from resnet_zclass.keras_h5 import read_keras_h5
-from resnet_zclass.memory import limit_memory, load_arrays
+from resnet_zclass.memory import limit_memory
 
 MOST_BYTES = 30e6  # that are allocated before a file is refused
 OME = (
@@ -141,7 +142,7 @@ def write_zip(path, members, compression=zipfile.ZIP_DEFLATED):
     "read, name, member",
     [
         (models.load_model, "a.keras", "model.weights.h5"),
-        (load_arrays, "a.npz", "a.npy"),
+        (read_arrays, "a.npz", "a.npy"),
         (labels.read_label_table, "a.xlsx", "xl/worksheets/sheet1.xml"),
     ],
 )
@@ -155,12 +156,12 @@ def test_an_array_that_claims_more_than_its_file_holds(tmp_path):
     box = io.BytesIO()
     np.lib.format.write_array_header_1_0(box, {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**5)})
     write_zip(tmp_path / "a.npz", {"x.npy": box.getvalue() + bytes(64)})
-    refuse(load_arrays, tmp_path / "a.npz", "claims 800,000,000,000 bytes")
+    refuse(read_arrays, tmp_path / "a.npz", "claims 800,000,000,000 bytes")
 
 
 def test_arrays_with_objects_are_not_unpickled(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.array([{"a": 1}], dtype=object))
-    refuse(load_arrays, tmp_path / "a.npz", "allow_pickle=False|claims")
+    refuse(read_arrays, tmp_path / "a.npz", "allow_pickle=False|claims")
 
 
 def write_huge_array(path, written):
