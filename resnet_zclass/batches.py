@@ -1,14 +1,16 @@
 """Batches for `fit` and `predict` (tf.data), drawn from a seed."""
 
+import contextlib
 import functools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from resnet_zclass.backend import tf
 
 CUTS = tf.TensorSpec((None,), tf.int64)  # where the shares of the replicas begin, and the last one ends
+_errors: list[Exception] = []  # of batches that could not be made
 PIECE = 64  # crops that are augmented and mixed together; a worker makes the pieces that its share touches, no others
 
 
@@ -132,6 +134,20 @@ def ordered_batches(
     return data.prefetch(tf.data.AUTOTUNE)
 
 
+@contextlib.contextmanager
+def own_errors() -> Iterator[None]:
+    """Raises what goes wrong when batches are made as it is, instead of what TensorFlow makes of it."""
+    _errors.clear()
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if _errors:
+            raise _errors[0] from error
+        raise
+    finally:
+        _errors.clear()
+
+
 def _take_own(*parts_and_cuts: "tf.Tensor") -> tuple["tf.Tensor", ...]:
     """The share of the only replica, of pieces that may hold more."""
     *parts, cuts = parts_and_cuts
@@ -151,8 +167,15 @@ def _as_graph(fetch: Callable, crops, targets: np.ndarray, more: Sequence["tf.Te
     specs += more
     weak = weakref.ref(fetch)  # what TensorFlow is given it keeps to the end of the process, crops and all
 
+    def run(number: np.ndarray) -> tuple[np.ndarray, ...]:
+        try:
+            return weak()(number)
+        except Exception as error:
+            _errors.append(error)
+            raise
+
     def mapped(number, _keep=fetch):  # the data set does, as long as it lives itself
-        parts = tf.numpy_function(lambda n: weak()(n), [number], [spec.dtype for spec in specs])
+        parts = tf.numpy_function(run, [number], [spec.dtype for spec in specs])
         for part, spec in zip(parts, specs, strict=True):
             part.set_shape(spec.shape)
         return tuple(parts)

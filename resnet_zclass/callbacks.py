@@ -1,9 +1,10 @@
 """What happens at the end of an epoch: one callback answers one question."""
 
+import itertools
 import json
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ SINGLE_MONITORS = ("accuracy",)
 CHECKPOINT_FILE = "best-loss.keras"
 HISTORY_FILE = "training_history.csv"
 CURVES_FILE = "live.png"
+NAN_FILE = "nan_batch.npz"
 
 
 def check_monitor(monitor: str, has_validation: bool, several: bool = False) -> None:
@@ -186,6 +188,45 @@ class BestCheckpoint(keras.callbacks.Callback):
                 archive.comment = json.dumps(facts).encode()
 
 
+class StopAtNaN(keras.callbacks.Callback):
+    """Stops the training as soon as the loss is no number, before anything of the epoch is written.
+
+    What the round has left is the last good state, and the batch for whoever wants to look at it.
+
+    Args:
+        folder: Folder of the round; gets `nan_batch.npz`: `inputs`, `targets`, the `step` of each of them, `epoch`.
+        batches: Function of an epoch; returns its training batches and those after it, as they were.
+
+    Raises:
+        InputError: If the loss is no number.
+    """
+
+    def __init__(self, folder: Path, batches: Callable[[int], Iterable]):
+        super().__init__()
+        self._folder, self._batches, self._epoch, self._done = folder, batches, 0, 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Counts the steps of the epoch anew."""
+        self._epoch, self._done = epoch, 0
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Looks at the loss of the steps since the last look, which may be several."""
+        first, self._done = self._done, batch + 1
+        if math.isfinite((logs or {}).get("loss", 0.0)):
+            return
+        path = self._folder / NAN_FILE
+        if distribute.is_chief():
+            steps = list(itertools.islice(self._batches(self._epoch), first, self._done))
+            inputs, targets = (np.concatenate([np.asarray(step[i]) for step in steps]) for i in (0, 1))
+            numbers = np.repeat(np.arange(first, self._done) + 1, [len(step[0]) for step in steps])
+            with whole_file(path) as partial:
+                np.savez(partial, inputs=inputs, targets=targets, step=numbers, epoch=self._epoch + 1)
+        raise InputError(
+            f"{self._folder}: the loss is no number at step {self._done} of epoch {self._epoch + 1}; lower "
+            f"--learning_rate, or look at the batch in {path}. What was trained before is kept."
+        )
+
+
 class TensorBoardPictures(keras.callbacks.Callback):
     """Shows pictures in TensorBoard: augmented images once, the confusion of the validation set now and then.
 
@@ -249,6 +290,7 @@ def build_callbacks(
     validation: ValidationScores | None = None,
     traced: tuple[int, int] | None = None,
     waits: bool = False,
+    batches: Callable[[int], Iterable] | None = None,
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of one round, in their order.
 
@@ -264,6 +306,7 @@ def build_callbacks(
         validation: What scores the validation set, if there is one.
         traced: First and last training step of a trace for TensorBoard's profiler, if one is wanted.
         waits: Whether the best model waits in memory, see `BestCheckpoint`.
+        batches: Makes the training batches once more, see `StopAtNaN`.
     """
     mode = MONITORS[monitor]
     if rates is None:
@@ -280,6 +323,6 @@ def build_callbacks(
         keras.callbacks.CSVLogger(folder / HISTORY_FILE),
         keras.callbacks.TensorBoard(folder, write_graph=True, profile_batch=traced or 0),
         TensorBoardPictures(folder, validation, folder.parent / AUGMENTED_FILE),
-        keras.callbacks.TerminateOnNaN(),
+        *([StopAtNaN(folder, batches)] if batches else []),
         LiveCurves(folder / CURVES_FILE, title, monitor, mode),
     ]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from resnet_zclass.backend import keras, tf
-from resnet_zclass.batches import count_steps, ordered_batches, share
+from resnet_zclass.batches import count_steps, ordered_batches, own_errors, share
 from resnet_zclass.cluster import Cluster, give_up_after
 from resnet_zclass.errors import InputError, LostWorkerError
 
@@ -356,6 +356,7 @@ def deal_out(make: Callable[[range, int], tf.data.Dataset]) -> tf.data.Dataset:
     return tf.distribute.get_strategy().distribute_datasets_from_function(make_endless)
 
 
+@own_errors()
 def predict(
     model: keras.Model,
     crops: np.ndarray,

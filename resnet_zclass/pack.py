@@ -65,9 +65,15 @@ class PackedCrops:
         crop_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
         starts = self._chunk_starts[chunk] + within * crop_bytes
         for buffer, start in zip(crops.view(np.uint8).reshape(-1, crop_bytes), starts.tolist(), strict=True):
-            if _read_at(self._file, buffer, start) != crop_bytes:
-                raise OSError(f"{self._path} has become shorter while it was read.")
+            if self._read_at(buffer, start) != crop_bytes:
+                raise OSError(errno.EIO, "has become shorter while it was read", str(self._path))
         return crops.reshape(*indices.shape, *self.shape[1:])
+
+    def _read_at(self, buffer: np.ndarray, start: int) -> int:
+        try:
+            return _read_at(self._file, buffer, start)
+        except OSError as error:  # of a drive that is gone
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 def _find_chunks(data: "h5py.Dataset", path: Path) -> tuple[int, np.ndarray]:

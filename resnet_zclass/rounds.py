@@ -12,7 +12,7 @@ import numpy as np
 
 from resnet_zclass import distribute, features, profiling
 from resnet_zclass.backend import describe_devices, has_gpu, keras
-from resnet_zclass.batches import count_steps, training_batches
+from resnet_zclass.batches import count_steps, own_errors, training_batches
 from resnet_zclass.callbacks import MONITORS, ValidationScores
 from resnet_zclass.epoch_table import EpochTable
 from resnet_zclass.errors import InputError
@@ -151,7 +151,7 @@ def fit_round(
         targets: Float array `(N, K)`.
         val_set: Validation inputs and targets.
         round_: What to do.
-        build_callbacks: Called with `monitor, patience, rates, floor, validation`.
+        build_callbacks: Called with `monitor, patience, rates, floor, validation, batches`.
         fit: `batch_size, sync_batch_norm, optimizer, loss, focal_gamma, patience, monitor, seed, mixed_precision,
             deterministic, jit_compile, steps_per_execution, profile` of every round, and the `schedule` of its learning
             rate with `lr_decay, cycle_epochs, min_learning_rate, warmup_epochs`.
@@ -195,12 +195,13 @@ def fit_round(
         rates=plan_round_rates(round_, fit),
         floor=fit["min_learning_rate"],
         validation=validation,
+        batches=lambda epoch: training_batches(*settings, first_epoch=epoch),
     )
     table = EpochTable(round_.folder, fit["monitor"], MONITORS[fit["monitor"]])
     callbacks.append(table)
     if clock:
         profiling.time_callbacks(callbacks, clock)
-    with contextlib.closing(table):
+    with contextlib.closing(table), own_errors():
         fitted.fit(
             distribute.deal_out(functools.partial(training_batches, *settings, first_epoch=first_epoch)),
             steps_per_epoch=steps,

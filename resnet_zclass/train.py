@@ -311,14 +311,21 @@ def train_round(
         else:
             rz.rounds.fit_round(model, *train_set, val_set, round_, callbacks, fit, augment=augment, mix=mix, **how)
     except KeyboardInterrupt:
-        checkpoint_path, epoch = folder / rz.callbacks.CHECKPOINT_FILE, rz.training_state.count_epochs(folder) + 1
-        saved = f"; the best so far is {checkpoint_path}" if checkpoint_path.is_file() else ""
-        raise KeyboardInterrupt(f"--resume goes on from epoch {epoch} of {title}{saved}.") from None
+        raise KeyboardInterrupt(_how_to_go_on(folder, title)) from None
+    except OSError as error:  # a full disk, or a drive that is gone
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise InputError(f"{what}; when that is mended, {_how_to_go_on(folder, title)}") from error
     if not (folder / rz.callbacks.CHECKPOINT_FILE).is_file():
-        raise InputError(f"{folder}: the loss was no number from the first epoch on; lower --learning_rate.")
+        raise InputError(f"{folder}: {fit['monitor']} was no number from the first epoch on; lower --learning_rate.")
     if clock:
         rz.profiling.report(clock, folder / rz.profiling.PROFILE_FILE, title)
     return load_best(folder, fit["seed"])
+
+
+def _how_to_go_on(folder: Path, title: str) -> str:
+    checkpoint_path, epoch = folder / rz.callbacks.CHECKPOINT_FILE, rz.training_state.count_epochs(folder) + 1
+    saved = f"; the best so far is {checkpoint_path}" if checkpoint_path.is_file() else ""
+    return f"--resume goes on from epoch {epoch} of {title}{saved}."
 
 
 def build_callbacks(
