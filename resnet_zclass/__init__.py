@@ -106,6 +106,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "preview",
         "profiling",
         "progress",
+        "provenance",
         "quantise",
         "quiet",
         "ranges",

@@ -8,10 +8,11 @@ import numpy as np
 
 import resnet_zclass as rz
 from resnet_zclass import __version__
-from resnet_zclass.engines import hash_file
 from resnet_zclass.errors import InputError
 from resnet_zclass.evaluate import check_fits
+from resnet_zclass.files import hash_file
 from resnet_zclass.loader import Dataset, read_dataset
+from resnet_zclass.provenance import FORMAT
 from resnet_zclass.runs import MODEL_FILE, Run, find_run, read_run
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ def _describe(
     path: Path, model: "keras.Model", crop_shape: tuple[int, ...], dtype: str, class_names: list[str]
 ) -> dict[str, Any]:
     return {
+        "format": FORMAT,
         "resnet_zclass": __version__,
         "model_sha256": hash_file(path),
         "crop_shape": list(crop_shape),

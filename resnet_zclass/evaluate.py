@@ -17,7 +17,7 @@ import resnet_zclass as rz
 from resnet_zclass import figures, metrics
 from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import whole_folder
+from resnet_zclass.files import hash_file, whole_folder
 from resnet_zclass.headlines import describe_scores, list_warnings, tabulate_scores
 from resnet_zclass.loader import Dataset
 from resnet_zclass.options import EvaluateOptions
@@ -25,8 +25,9 @@ from resnet_zclass.opts import require
 from resnet_zclass.pack import Subset
 from resnet_zclass.predict import name_labels, predict_probabilities
 from resnet_zclass.predictions import build_table
+from resnet_zclass.provenance import write_record
 from resnet_zclass.report import REPORT_FILE, write_report
-from resnet_zclass.runs import FOLDS_FILE, Run, read_run
+from resnet_zclass.runs import FOLDS_FILE, MODEL_FILE, Run, hash_data, read_run
 from resnet_zclass.splits import SPLITS, shuffle_splits
 from resnet_zclass.trust import measure_calibration, measure_trust
 
@@ -318,6 +319,7 @@ def write_evaluation(
             table.to_csv(partial / "limits.csv", index=False)
             figures.draw_limits(limits, run.z_um, partial / "limits.png")
         crops, truth = Subset(data.crops, indices), read_truth(data)[indices]
+        write_record(partial, model_sha256=hash_file(run.path / MODEL_FILE), data_sha256=hash_data(data))
         write_report(partial, run, scores, predictions[["file", "page"]], truth, probabilities, crops, predict)
     return scores
 

@@ -16,7 +16,7 @@ from resnet_zclass.files import whole_file
 from resnet_zclass.headlines import HEADLINES
 from resnet_zclass.loader import Dataset
 from resnet_zclass.prepare import check_classes
-from resnet_zclass.runs import FAMILIAR_FILE, FOLDS_FILE, MODEL_FILE, read_run, write_classes
+from resnet_zclass.runs import FAMILIAR_FILE, FOLDS_FILE, MODEL_FILE, read_run, save_model, write_classes
 from resnet_zclass.splits import carve_validation, fold_multi_label, split_in_folds
 from resnet_zclass.trust import write_calibration
 
@@ -97,8 +97,7 @@ def write_mean(run_path: Path, data: Dataset, evaluations: list[Evaluation]) -> 
         write_calibration(run_path, data, labels, probabilities)
         if (runs[0].path / FAMILIAR_FILE).is_file():
             shutil.copyfile(runs[0].path / FAMILIAR_FILE, run_path / FAMILIAR_FILE)
-    with whole_file(run_path / MODEL_FILE) as partial:
-        model.save(partial)
+    save_model(run_path, model, data)
     print(f"model, the mean of {len(runs)} folds: {run_path / MODEL_FILE}")
 
 

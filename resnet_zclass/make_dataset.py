@@ -29,7 +29,8 @@ from resnet_zclass.gather import gather_images
 from resnet_zclass.groups import find_groups
 from resnet_zclass.images import TIFF_SUFFIXES, list_images
 from resnet_zclass.loader import write_dataset
-from resnet_zclass.opts import MakeDatasetOptions, pick, require
+from resnet_zclass.opts import MakeDatasetOptions, list_changes, pick, require
+from resnet_zclass.provenance import hash_files, write_record
 from resnet_zclass.sorted_crops import cut_classes
 from resnet_zclass.splits import SPLITS, split_by_group
 
@@ -61,6 +62,7 @@ def main(options: MakeDatasetOptions) -> None:
             )
         notes = check_splits(crops.pixels, table, leaks=options.split == "random")
         write_crops(folder, crops, table)
+        write_record(folder, **describe_sources(options))
         if failed:
             rz.job_folder.write_failed(folder / "failed.csv", failed)
     if options.dask_scheduler:
@@ -83,6 +85,18 @@ def _gather_crops(options: MakeDatasetOptions, parts_path: Path) -> tuple[Crops,
         return cut_stacks(paths, **numbers), {}
     dask = {"scheduler": options.dask_scheduler, "workers": options.dask_workers, "overwrite": options.overwrite}
     return rz.crop_jobs.cut_many_stacks(paths, parts_path, **numbers, **dask)
+
+
+def describe_sources(options: MakeDatasetOptions) -> dict[str, object]:
+    """What a set is made from: options, and the SHA-256 of every source (with Dask, of many, its size and time)."""
+    folders = options.layout == "images"
+    paths = find_sources(options.source_path, folders)
+    files = [file for path in paths for file in list_images(path, recursive=True)] if folders else paths
+    if options.dask_scheduler:
+        sources = {str(path): f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in files}
+    else:
+        sources = hash_files(files)
+    return {"options": list_changes("make_dataset", options), "sources": sources}
 
 
 def find_sources(source_path: Sequence[str], folders: bool = False) -> list[Path]:

@@ -11,6 +11,7 @@ import io
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +29,7 @@ from resnet_zclass.resize import resize_images
 h5py = lazy.load("h5py")
 
 PACK_FORMAT = 3
+COARSE_NS, DOUBT_NS = 10**7, 4 * 10**9  # FAT keeps two seconds, other drives one, or hundredths
 MAX_IN_MEMORY_BYTES = 2 * 2**30  # a larger pack is read from disk batch by batch
 _WRITE_BYTES = 2**22  # that are written to a pack at a time
 _SMALL_BYTES = 2**15  # of a file that is read sooner than a thread is asked to
@@ -166,7 +168,11 @@ def pack_images(
 
 def _size_and_time(path: Path, file: str) -> str:
     found = os.stat(f"{path}/{file}")  # noqa: PTH116 - of 100,000
-    return f"{found.st_size}|{found.st_mtime_ns}|{found.st_ctime_ns}"  # the last changes where two files swap names
+    # Where the drive's clock is coarse, what was just written may be written again and bear the same time.
+    now = time.time_ns()
+    is_doubtful = not found.st_mtime_ns % COARSE_NS and now - found.st_mtime_ns < DOUBT_NS
+    doubt = f"|{now}" if is_doubtful else ""  # its pack is made again once
+    return f"{found.st_size}|{found.st_mtime_ns}|{found.st_ctime_ns}{doubt}"  # ctime: where two files swap names
 
 
 def _pack_key(pack_path: Path) -> str | None:
@@ -222,7 +228,7 @@ def _write_pages(
         _append(data, waiting)
         pack["n_pages"] = n_pages
         pack["digests"] = np.array(digests, dtype="S16")
-        pack.attrs["key"] = key
+        pack.attrs["format"], pack.attrs["key"] = PACK_FORMAT, key
         # Images that have the size already are of whole views too, so that others will be brought to it.
         pack.attrs["resized"] = resize or (size_px is not None and data.shape[1:3] == (size_px, size_px))
 

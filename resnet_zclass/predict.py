@@ -13,12 +13,13 @@ import numpy as np
 import resnet_zclass as rz
 from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import check_output, check_replaceable, whole_folder
+from resnet_zclass.files import check_output, check_replaceable, hash_file, whole_folder
 from resnet_zclass.growing import growing_array, growing_table, working_behind
 from resnet_zclass.options import PredictOptions
-from resnet_zclass.opts import pick, require
+from resnet_zclass.opts import list_changes, pick, require
 from resnet_zclass.predictions import build_table, predict_parts
-from resnet_zclass.runs import Run, read_run
+from resnet_zclass.provenance import hash_files, write_record
+from resnet_zclass.runs import MODEL_FILE, Run, read_run
 
 TRACKS_FILE = "tracks.csv"
 
@@ -59,6 +60,9 @@ def main(options: PredictOptions) -> None:
         for rows, probabilities in parts:
             append(rows, probabilities)
             n_rows += len(rows)
+    files = [file for of in rz.predictions.find_images(run, options.inputs).values() for file in of]
+    made_from = {"model_sha256": hash_file(run.path / MODEL_FILE), "engine": engine, "inputs": hash_files(files)}
+    write_record(options.pred_save_path, **made_from, options=list_changes("predict", options))
     print(f"rows: {n_rows}, in {options.pred_save_path}; engine: {engine}")
     if run.cut_out and run.z_um is None:
         print("note: the run does not know its z step, so z_um is empty; label is the plane.")

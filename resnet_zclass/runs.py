@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,11 @@ import numpy as np
 import resnet_zclass as rz
 from resnet_zclass.environment import describe_environment
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import whole_file, whole_folder
+from resnet_zclass.files import hash_file, whole_file, whole_folder
 from resnet_zclass.labels import READ_TEXT
 from resnet_zclass.options import TrainOptions
 from resnet_zclass.opts import load_options, pick, save_options
+from resnet_zclass.provenance import hash_rows, read_record, write_record
 from resnet_zclass.splits import SPLITS
 
 if TYPE_CHECKING:
@@ -120,6 +122,9 @@ class Run:
     def load_model(self) -> "keras.Model":
         """Loads the run's `model.keras`: raw crops `(N, H, W, C)` in, probabilities `(N, K)` out."""
         model = rz.models.load_model(self.path / MODEL_FILE)
+        known = read_record(self.path).get("model_sha256")
+        if known and known != hash_file(self.path / MODEL_FILE):
+            print(f"warning: {self.path / MODEL_FILE} is not the one that its training wrote.", file=sys.stderr)
         if model.output_shape[-1] != len(self.classes):
             raise InputError(
                 f"{self.path / 'classes.csv'} has {len(self.classes)} classes, the model {model.output_shape[-1]}."
@@ -311,6 +316,21 @@ def start_run(path: Path, options: TrainOptions, data: "Dataset", is_fold: bool 
         data.items[["file", "page", *OWN, "split"]].to_csv(partial / SPLIT_FILE, index=False)
         (partial / CROPS_FILE).write_text(json.dumps(facts) + "\n")
         (partial / ENVIRONMENT_FILE).write_text(json.dumps(describe_environment(), indent=1) + "\n")
+
+
+def save_model(path: Path, model: "keras.Model", data: "Dataset", weights: str = "none") -> None:
+    """Writes the model of a run, which finishes it, and what it was made from."""
+    with whole_file(path / MODEL_FILE) as partial:
+        model.save(partial)
+        made_from = {"model_sha256": hash_file(partial), "data_sha256": hash_data(data)}
+    if Path(weights).is_file():
+        made_from["weights_sha256"] = hash_file(weights)
+    write_record(path, **made_from)
+
+
+def hash_data(data: "Dataset") -> str:
+    """SHA-256 of a set: of the pixels, labels, groups and splits of its images, whatever their names and order."""
+    return hash_rows({name: data.items[name] for name in (*OWN, "split")})
 
 
 def write_classes(path: Path, data: "Dataset", thresholds: np.ndarray | None = None) -> None:

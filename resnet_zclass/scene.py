@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from resnet_zclass import __version__
 from resnet_zclass.camera import Camera
 from resnet_zclass.errors import InputError
 from resnet_zclass.optics import Optics
 from resnet_zclass.ranges import check_range
 
-RECORD_NAME = "simulation.json"
+RECORD_NAME, FORMAT = "simulation.json", 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,13 @@ def draw_beads(scene: Scene, rng: np.random.Generator, n: int, centre_px: float,
 
 def write_record(folder: Path, scene: Scene, focus_um: float, options: dict[str, Any], **results: Any) -> None:
     """Writes `simulation.json`: the options, the scene, the focus found on pyotf's z axis, and further results."""
-    record = {"options": options, "scene": dataclasses.asdict(scene), "focus_um": focus_um} | results
+    record = {
+        "format": FORMAT,
+        "resnet_zclass": __version__,
+        "options": options,
+        "scene": dataclasses.asdict(scene),
+        "focus_um": focus_um,
+    } | results
     (folder / RECORD_NAME).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 

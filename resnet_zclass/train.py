@@ -15,7 +15,6 @@ from resnet_zclass.cluster import find_cluster
 from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
 from resnet_zclass.evaluate import evaluate_run, name_evaluation
-from resnet_zclass.files import whole_file
 from resnet_zclass.folds import cross_validate, hold_out_validation
 from resnet_zclass.imbalance import image_weights
 from resnet_zclass.loader import Dataset, read_dataset
@@ -35,6 +34,7 @@ from resnet_zclass.runs import (
     name_run,
     read_run,
     recognise,
+    save_model,
     start_run,
     write_classes,
 )
@@ -232,8 +232,7 @@ def train_run(
     if thresholds == "fit":
         write_classes(run_path, data, fit_on_validation(model, data))
     learn_trust(run_path, model, data, made.camera_offset, fit["seed"])
-    with whole_file(run_path / MODEL_FILE) as partial:
-        model.save(partial)
+    save_model(run_path, model, data, weights)
     clear_states(run_path)
     print(f"model: {run_path / MODEL_FILE}")
 

@@ -57,9 +57,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(blown_up, dr
     assert "lower --learning_rate" in said
     assert str(folder / NAN_FILE) in said
     with np.load(folder / NAN_FILE, allow_pickle=False) as batch:
-        assert batch["inputs"].shape == (13, 16, 16, 1)
+        assert batch["inputs"].shape == (14, 16, 16, 1)
         assert np.isnan(batch["targets"]).all()
-        assert batch["targets"].shape == (13, 3)
+        assert batch["targets"].shape == (14, 3)
         assert set(batch["step"]) == {2}
         assert batch["epoch"] == 3
     assert len((folder / HISTORY_FILE).read_text().splitlines()) == 1 + 2  # its head, and the epochs before
@@ -201,6 +201,6 @@ class TestNothingGrows:
 @pytest.mark.parametrize("grown", [(GROWTH_MB + 1, 0, 0), (0, 3, 0), (0, 0, 3)])
 def test_growth_would_be_seen(grown):
     first = np.array([500, 20, 8])
-    assert_flat([first, first, first + [GROWTH_MB - 1, 2, 2]])
+    assert_flat([first, first, first + np.array([GROWTH_MB - 1, 2, 2])])
     with pytest.raises(AssertionError):
         assert_flat([first, first + grown])
