@@ -126,7 +126,7 @@ def _read_xml(path: Path) -> tuple[DataFrame, str]:
 def _parse(path: Path) -> ElementTree.Element:
     try:
         return defusedxml.ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, defusedxml.DefusedXmlException) as error:  # entities can blow up or name files
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # of defusedxml too: entities can blow up
         raise InputError(f"{path} is no XML file of TrackMate ({error}).") from error
 
 

@@ -132,26 +132,28 @@ def _refuse_mixed(series: list[tifffile.TiffPageSeries], path: Path) -> None:
         raise InputError(f"{path} holds pages of mixed shapes ({shapes}); save pages of one shape in a file.")
 
 
-class _Listener(logging.Handler):
-    """Keeps what tifffile logs, thread by thread, since it logs damage instead of raising."""
+class _Listener(logging.Filter):
+    """Keeps what tifffile logs, thread by thread, since it logs damage instead of raising; nobody else is told."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self.heard = threading.local()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        if _DAMAGE.search(record.getMessage()):
-            getattr(self.heard, "messages", []).append(record.getMessage())
+    def filter(self, record: logging.LogRecord) -> bool:
+        messages = getattr(self.heard, "messages", None)
+        if messages is not None and _DAMAGE.search(record.getMessage()):
+            messages.append(record.getMessage())
+        return messages is None
 
 
 _listener = _Listener()
-logging.getLogger("tifffile").addHandler(_listener)
+logging.getLogger("tifffile").addFilter(_listener)
 
 
 @contextlib.contextmanager
 def _guard(path: Path, messages: list[str]) -> Iterator[None]:
     """Turns every exception of the block into an `InputError`; what tifffile says of damage is put on `messages`."""
-    before = getattr(_listener.heard, "messages", [])
+    before = getattr(_listener.heard, "messages", None)
     _listener.heard.messages = messages
     try:
         yield
