@@ -38,7 +38,7 @@ def main(options: PredictOptions) -> None:
     if options.dask_scheduler or options.dask_workers is not None:
         rz.dask_jobs.check_scheduler(options.dask_scheduler, options.dask_workers)
         return _predict_with_dask(options)
-    read = [*options.inputs, options.spots, *(Path(options.load_logs_path) / name for name in NEEDED)]
+    read = [*options.inputs, *filter(None, [options.spots]), *(Path(options.load_logs_path) / name for name in NEEDED)]
     npy_path = _check_outputs(read, options.pred_save_path, options.pred_save_name, options.overwrite)
     _check_tracks(options)
     run = read_run(options.load_logs_path)
