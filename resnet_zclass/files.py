@@ -73,8 +73,8 @@ def _parents_of(path: Path) -> Iterator[None]:
         for parent in missing:
             with contextlib.suppress(OSError):
                 parent.rmdir()
-        if isinstance(error, OSError) and str(error.filename).startswith(str(path.with_name(f".{path.stem}.partial-"))):
-            raise InputError(f"{path} cannot be written ({error.strerror}); choose another name.") from error
+        if isinstance(error, OSError) and error.errno and str(path.with_name(f".{path.stem}.partial-")) in str(error):
+            raise InputError(f"{path} cannot be written ({os.strerror(error.errno)}); choose another name.") from error
         raise
 
 

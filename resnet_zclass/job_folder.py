@@ -101,7 +101,7 @@ class JobFolder:
         done = {}
         with contextlib.suppress(FileNotFoundError), (self.path / DONE_FILE).open(encoding="utf-8") as file:
             for line in file:
-                with contextlib.suppress(ValueError):  # the line at which an earlier job was killed
+                with contextlib.suppress(ValueError, TypeError):  # the line at which an earlier job was killed
                     name, stamp, count = json.loads(line)
                     done[name] = stamp, count
         return done

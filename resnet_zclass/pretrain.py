@@ -148,10 +148,12 @@ def pretrain(
     backbone.optimizer.build(backbone.trainable_variables)
     history = _read_history(folder)
     if history:
+        path = folder / STATE_FILE.format(len(history))
         try:
-            backbone.load_weights(folder / STATE_FILE.format(len(history)))
+            backbone.load_weights(path)
         except Exception as error:  # Keras and h5py raise what they like
-            raise InputError(f"{folder} is damaged ({str(error).splitlines()[0]}); remove it to begin anew.") from error
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"{path} is damaged ({reason}); remove {folder} to begin anew.") from error
         print(f"{folder}: going on from epoch {len(history) + 1}.")
     with _start_pool(processes) as pool:
         test_set = next(_simulate_epochs(pool, seed, TEST, [0], TEST_MICROSCOPES, TEST_EPISODES))
@@ -236,7 +238,10 @@ def _prepare_worker() -> None:
 
 def _read_history(folder: Path) -> list[dict[str, str]]:
     path = folder / HISTORY_FILE
-    return list(csv.DictReader(path.open(newline=""))) if path.is_file() else []
+    try:
+        return list(csv.DictReader(path.open(newline=""))) if path.is_file() else []
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path} is damaged ({error}); remove {folder} to begin anew.") from error
 
 
 def _write_history(folder: Path, history: list[dict]) -> None:

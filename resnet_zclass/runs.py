@@ -87,9 +87,7 @@ class Run:
         path = self.path / CALIBRATION_FILE
         try:
             found = json.loads(path.read_text()) if path.is_file() else None
-            return found and {"set_threshold": found["set_threshold"]} | {
-                key: float(value) for key, value in found.items()
-            }
+            return found and {key: float(found[key]) for key in ("set_threshold", *found)}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{path} is damaged ({error}); remove it to predict without it.") from error
 

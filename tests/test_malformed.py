@@ -42,7 +42,8 @@ from malformed import (
 )
 
 from resnet_zclass import serve
-from resnet_zclass.opts import COMMANDS
+from resnet_zclass.opts import COMMANDS, parse_options
+from resnet_zclass.pretrain import claim_folder
 
 PREDICT = "predict --load_logs_path run --pred_save_path out/p.csv --pred_save_name out/p.npy"
 KERAS = "predict --load_logs_path run --engine keras --pred_save_path out/p.csv new"
@@ -66,7 +67,7 @@ INSPECT = "save_non_multi_gpu_model --inspect --weights_path"
 SIMULATE = (
     "simulate --planes 3 --per_class 5 --n_fields 1 --crop_px 8 --field_px 24 --beads_per_field 1 --ceiling_crops 0"
 )
-PRETRAIN = "pretrain --epochs 1 --microscopes 8 --episodes 1 --model_name CNN --save_path"
+PRETRAIN = "pretrain --epochs 2 --microscopes 8 --episodes 1 --model_name CNN --save_path"
 
 ROWS: dict[str, tuple[str, str, str, object]] = {}  # words, file to spoil, part of the message, how it is spoilt
 
@@ -82,11 +83,18 @@ def some(faults, *names):
     return {name: faults[name] for name in names}
 
 
+def each(words, path, faults):
+    """Every fault `{name: (how, parts of the message ...)}` in a file that a command reads."""
+    command = words.split()[0] + " --inspect" * ("--inspect" in words)
+    for fault, (spoil, *wanted) in faults.items():
+        add(f"{command}, {path}: {fault}", words, wanted, path, spoil)
+
+
 def cross(faults, *readers):
     """Every fault `{name: (how, part of the message)}` in the file of every reader `(words, path)`, which is named."""
     for words, path in readers:
         for fault, (spoil, wanted) in faults.items():
-            add(f"{words.split()[0]}, {path}: {fault}", words, (Path(path).name, wanted), path, spoil)
+            each(words, path, {fault: (spoil, Path(path).name, wanted)})
 
 
 TIFFS = {
@@ -121,46 +129,37 @@ cross(
 )
 COLOUR = pixels(lambda image: np.stack([image.astype("uint8")] * 3, axis=-1), photometric="rgb")
 TIME = pixels(lambda image: np.stack([image] * 2), imagej=True, metadata={"axes": "TZYX"})
-add("make_dataset: colour", STACK, ("a.tif", "one gray channel"), "stacks/a.tif", COLOUR)
-add("make_dataset: time and z", STACK, ("a.tif", "TZYX"), "stacks/a.tif", TIME)
-add("make_dataset: few planes", STACK, ("a.tif", "--planes"), "stacks/a.tif", pixels(lambda image: image[:4]))
-add("make_dataset: a small field", STACK, ("a.tif", "--crop_px"), "stacks/a.tif", pixels(lambda image: image[:, :9]))
-add("make_dataset: no bead", STACK, ("a.tif", "--spots"), "stacks/a.tif", pixels(np.zeros_like))
-add("make_dataset: a dangling link", STACK, ("a.tif", "does not exist"), "stacks/a.tif", dangling)
-add("make_dataset: a folder without TIFFs", f"{STACK} --source_path png/a", ("png/a", "--layout"))
-add("make_dataset: sorted colour", CLASS, ("00.tif", "mixed pixel types"), "pages/00.tif", COLOUR)
-add("make_dataset: sorted of other depth", CLASS, ("pixel types",), "pages/01.tif", pixels(lambda i: i.astype("uint8")))
-add(
-    "make_dataset: sorted without z",
-    CLASS,
-    ("other", "name files"),
-    "pages/01.tif",
-    lambda p: p.rename("pages/other.tif"),
-)
-add(
-    "make_dataset: one class",
-    CLASS,
-    ("02.tif", "each of two"),
-    "pages",
-    lambda p: [gone(p / f) for f in ("00.tif", "01.tif")],
-)
-add("predict: colour", f"{PREDICT} new", ("a.tif", "channels"), "new/a.tif", COLOUR)
-add("predict: another depth", f"{PREDICT} new", ("a.tif", "uint8"), "new/a.tif", pixels(lambda i: i.astype("uint8")))
-add("predict: smaller than a crop", f"{PREDICT} new", ("a.tif", "16 x 16"), "new/a.tif", pixels(lambda i: i[:, :9]))
-add(
-    "predict: no bead",
-    f"{PREDICT} new",
-    ("new", "--spots"),
-    "new/a.tif",
-    pixels(lambda i: np.zeros((2, 40, 40), "uint16")),
-)
-add("predict: no such file", f"{PREDICT} nowhere.tif", ("nowhere.tif", "check the name"))
-add("predict: wrong suffix", f"{PREDICT} spots.csv", ("spots.csv", "ending in .tif"))
-add("predict: empty folder", f"{PREDICT} new", ("new", "holds no images"), "new/a.tif", gone)
-add("predict: a dangling link", f"{PREDICT} new", ("a.tif", "does not exist"), "new/a.tif", dangling)
-add("predict: a channel is missing", CELLS, ("0000-cell", "_blue"), "new_cells/0000-cell_blue.png", gone)
-add("predict: channels of two sizes", CELLS, ("_blue.png", "16"), "new_cells/0000-cell_blue.png", png(lambda i: i[:9]))
-add("predict: a channel is cut", CELLS, ("_blue.png", "short"), "new_cells/0000-cell_blue.png", cut(0.5))
+each(STACK, "stacks/a.tif", {
+    "colour": (COLOUR, "a.tif", "one gray channel"),
+    "time and z": (TIME, "a.tif", "TZYX"),
+    "few planes": (pixels(lambda image: image[:4]), "a.tif", "--planes"),
+    "a small field": (pixels(lambda image: image[:, :9]), "a.tif", "--crop_px"),
+    "no bead": (pixels(np.zeros_like), "a.tif", "--spots"),
+    "a dangling link": (dangling, "a.tif", "does not exist"),
+})  # fmt: skip
+each(CLASS, "pages/00.tif", {
+    "sorted colour": (COLOUR, "00.tif", "mixed pixel types"),
+})  # fmt: skip
+each(CLASS, "pages/01.tif", {
+    "sorted of other depth": (pixels(lambda i: i.astype("uint8")), "pixel types"),
+    "sorted without z": (lambda p: p.rename("pages/other.tif"), "other", "name files"),
+})  # fmt: skip
+each(CLASS, "pages", {
+    "one class": (lambda p: [gone(p / f) for f in ("00.tif", "01.tif")], "02.tif", "each of two"),
+})  # fmt: skip
+each(f"{PREDICT} new", "new/a.tif", {
+    "colour": (COLOUR, "a.tif", "channels"),
+    "another depth": (pixels(lambda i: i.astype("uint8")), "a.tif", "uint8"),
+    "smaller than a crop": (pixels(lambda i: i[:, :9]), "a.tif", "16 x 16"),
+    "no bead": (pixels(lambda i: np.zeros((2, 40, 40), "uint16")), "new", "--spots"),
+    "empty folder": (gone, "new", "holds no images"),
+    "a dangling link": (dangling, "a.tif", "does not exist"),
+})  # fmt: skip
+each(CELLS, "new_cells/0000-cell_blue.png", {
+    "a channel is missing": (gone, "0000-cell", "_blue"),
+    "channels of two sizes": (png(lambda i: i[:9]), "_blue.png", "16"),
+    "a channel is cut": (cut(0.5), "_blue.png", "short"),
+})  # fmt: skip
 
 SINGLES = {"empty": (EMPTY, "0 bytes"), "text": (TEXT, "no image"), "cut": (cut(0.6), "no image")}
 for suffix in ("png", "jpg", "bmp"):
@@ -170,17 +169,16 @@ for suffix in ("png", "jpg", "bmp"):
         (f"{IMAGES} {suffix}", f"{suffix}/{image}"),
         (f"{TRAIN} split_{suffix}", f"split_{suffix}/train/{image}"),
     )
-add("make_dataset: a PNG is a JPEG", f"{IMAGES} png", ("b1.png", "no image"), "png/b/b1.png", instead("jpg/b/b1.jpg"))
-add("make_dataset: two sizes", f"{IMAGES} png", ("b1.png", "--crop_px"), "png/b/b1.png", png(lambda i: i[:9]))
-add("make_dataset: a stray file", f"{IMAGES} png", ("notes.txt", "move it away"), "png/b/notes.txt", TEXT)
-add(
-    "make_dataset: an empty class",
-    f"{IMAGES} png",
-    ("png/b", "holds no image"),
-    "png/b",
-    lambda p: [gone(f) for f in p.iterdir()],
-)
-add("make_dataset: images are a file", f"{IMAGES} spots.csv", ("spots.csv", "--layout images"))
+each(f"{IMAGES} png", "png/b/b1.png", {
+    "a PNG is a JPEG": (instead("jpg/b/b1.jpg"), "b1.png", "no image"),
+    "two sizes": (png(lambda i: i[:9]), "b1.png", "--crop_px"),
+})  # fmt: skip
+each(f"{IMAGES} png", "png/b/notes.txt", {
+    "a stray file": (TEXT, "notes.txt", "move it away"),
+})  # fmt: skip
+each(f"{IMAGES} png", "png/b", {
+    "an empty class": (lambda p: [gone(f) for f in p.iterdir()], "png/b", "holds no image"),
+})  # fmt: skip
 
 LABELS = {
     "empty": (EMPTY, "label table"),
@@ -202,23 +200,17 @@ cross(
     (f"{TRAIN} set2", "set2/class-labels.csv"),
 )
 cross(some(LABELS, "empty", "not whole"), ("doctor --data_path set2", "set2/class-labels.csv"))
-add("train: labels in Latin 1", f"{TRAIN} set2", ("class-labels.csv", "utf-8"), "set2/class-labels.csv", put(LATIN))
-add(
-    "train: labels in UTF-16",
-    f"{TRAIN} set2",
-    ("class-labels.csv", "utf-8"),
-    "set2/class-labels.csv",
-    put(LATIN.decode("latin-1").encode("utf-16")),
-)
-add("train: an Excel file is text", f"{TRAIN} set", ("class-labels.xlsx",), "set/class-labels.xlsx", TEXT)
-add("train: an Excel file is cut", f"{TRAIN} set", ("class-labels.xlsx",), "set/class-labels.xlsx", cut(0.5))
-add(
-    "make_dataset: labels",
-    f"{IMAGES} set",
-    ("class-labels.xlsx", "twice"),
-    "set/class-labels.xlsx",
-    cell("LabelText", "01"),
-)
+each(f"{TRAIN} set2", "set2/class-labels.csv", {
+    "labels in Latin 1": (put(LATIN), "class-labels.csv", "utf-8"),
+    "labels in UTF-16": (put(LATIN.decode("latin-1").encode("utf-16")), "class-labels.csv", "utf-8"),
+})  # fmt: skip
+each(f"{TRAIN} set", "set/class-labels.xlsx", {
+    "an Excel file is text": (TEXT, "class-labels.xlsx"),
+    "an Excel file is cut": (cut(0.5), "class-labels.xlsx"),
+})  # fmt: skip
+each(f"{IMAGES} set", "set/class-labels.xlsx", {
+    "labels": (cell("LabelText", "01"), "class-labels.xlsx", "twice"),
+})  # fmt: skip
 
 TARGETS = {
     "empty": (EMPTY, "Id"),
@@ -236,26 +228,20 @@ TARGETS = {
 }  # fmt: skip
 cross(TARGETS, (f"{TRAIN} {OF_CELLS}", "cells/labels.csv"))
 cross(some(TARGETS, "empty", "Id twice"), (f"doctor --data_path {OF_CELLS}", "cells/labels.csv"))
-add(
-    "evaluate targets: twice",
-    "evaluate --load_logs_path several",
-    ("labels.csv", "twice"),
-    "cells/labels.csv",
-    cell("Id", "0001-cell"),
-)
-add("train: names of classes", SEVERAL, ("classes.csv", "twice"), "cells/classes.csv", cell("LabelText", "rim"))
-add(
-    "train: names of too few classes",
-    SEVERAL,
-    ("classes.csv", "out of range"),
-    "cells/classes.csv",
-    table(lambda t: t[:2]),
-)
-add("train: two tables of targets", SEVERAL, ("more.csv", "--label_table"), "cells/more.csv", put("Id,Target\na,0\n"))
-add("train: no such table", f"{SEVERAL} --label_table no.csv", ("no.csv", "--label_table"))
-add("train: no such names", f"{SEVERAL} --class_names no", ("--class_names", "hpa"))
-add("train: an image of cells is cut", SEVERAL, ("_red.png", "short"), "cells/0003-cell_red.png", cut(0.5))
-add("train: an image of cells is gone", SEVERAL, ("0003-cell", "_red"), "cells/0003-cell_red.png", gone)
+each("evaluate --load_logs_path several", "cells/labels.csv", {
+    "twice": (cell("Id", "0001-cell"), "labels.csv", "twice"),
+})  # fmt: skip
+each(SEVERAL, "cells/classes.csv", {
+    "names of classes": (cell("LabelText", "rim"), "classes.csv", "twice"),
+    "names of too few classes": (table(lambda t: t[:2]), "classes.csv", "out of range"),
+})  # fmt: skip
+each(SEVERAL, "cells/more.csv", {
+    "two tables of targets": (put("Id,Target\na,0\n"), "more.csv", "--label_table"),
+})  # fmt: skip
+each(SEVERAL, "cells/0003-cell_red.png", {
+    "an image of cells is cut": (cut(0.5), "_red.png", "short"),
+    "an image of cells is gone": (gone, "0003-cell", "_red"),
+})  # fmt: skip
 
 MANIFESTS = {
     "empty": (EMPTY, "columns"),
@@ -352,16 +338,12 @@ cross(
     ("report run", "run/model.keras"),
     (f"{INSPECT} run/model.keras", "run/model.keras"),
 )
-add("export: a model without images", f"{BARE} old/new.keras", ("new.keras", "height"))
-add("export: a folder that is no run", f"{BARE} old", ("old", "finished run"))
-add("predict: another number of classes", KERAS, ("classes.csv", "3"), "run/classes.csv", table(lambda t: t[:2]))
-add(
-    "evaluate: another number of classes",
-    EVALUATE,
-    ("classes.csv", "another run's"),
-    "run/classes.csv",
-    table(lambda t: t[:2]),
-)
+each(KERAS, "run/classes.csv", {
+    "another number of classes": (table(lambda t: t[:2]), "classes.csv", "3"),
+})  # fmt: skip
+each(EVALUATE, "run/classes.csv", {
+    "another number of classes": (table(lambda t: t[:2]), "classes.csv", "another run's"),
+})  # fmt: skip
 
 WEIGHTS = {
     "empty": (EMPTY, ""),
@@ -418,10 +400,10 @@ OLD = {
     "groups are missing": (hdf5(lambda file: file.__delitem__("model_weights")), ""),
 }  # fmt: skip
 cross(OLD, (f"{CONVERT} old/whole.hdf5", "old/whole.hdf5"))
-for name in ("empty", "text", "cut at 90 %", "config is no JSON", "no names of layers"):
-    add(
-        f"inspect, old/whole.hdf5: {name}", f"{INSPECT} old/whole.hdf5", ("whole.hdf5",), "old/whole.hdf5", OLD[name][0]
-    )
+cross(
+    some(OLD, "empty", "text", "cut at 90 %", "config is no JSON", "no names of layers"),
+    (f"{INSPECT} old/whole.hdf5", "old/whole.hdf5"),
+)
 cross(
     {
         "empty": (EMPTY, "no configuration"),
@@ -437,25 +419,7 @@ cross(
     },
     (f"{CONVERT} old/weights.h5 --architecture old/model.json", "old/model.json"),
 )  # fmt: skip
-add(
-    "convert: architecture of weights",
-    f"{CONVERT} old/weights.h5 --architecture old/weights.h5",
-    ("weights.h5", "weights alone"),
-)
-add("convert: weights alone", f"{CONVERT} old/weights.h5", ("weights.h5", "--architecture"))
-add(
-    "convert: both architectures",
-    f"{CONVERT} old/weights.h5 --architecture old/model.json --model_name ResNet50",
-    ("--architecture", "--model_name"),
-)
-add("convert: half a model", f"{CONVERT} old/weights.h5 --model_name ResNet50", ("--im_size",))
-add(
-    "convert: no such model",
-    f"{CONVERT} old/weights.h5 --model_name ResNet51 --im_size 32 --num_class 3",
-    ("ResNet51",),
-)
-add("convert: names of an old ResNet", f"{CONVERT} old/whole.hdf5 --modern_names", ("--modern_names", "leave it out"))
-for fault, (spoil, wanted) in {
+each(f"{CONVERT} old/whole.hdf5 --check_path old/check.npz", "old/check.npz", {
     "empty": (EMPTY, "--check_path"),
     "text": (TEXT, "--check_path"),
     "cut": (cut(0.5), "--check_path"),
@@ -468,27 +432,28 @@ for fault, (spoil, wanted) in {
     "NaN": (arrays(lambda a: a | {"y": a["y"] * np.nan}), "predictions by up to nan"),
     "objects": (pickled, "--check_path"),
     "an array alone": (lambda path: np.save(path.open("wb"), np.zeros(3)), "--check_path"),
-}.items():
-    add(
-        f"convert, check.npz: {fault}",
-        f"{CONVERT} old/whole.hdf5 --check_path old/check.npz",
-        (wanted,),
-        "old/check.npz",
-        spoil,
-    )
+})  # fmt: skip
 CKPT = f"{CONVERT} old/ckpt --architecture old/new.keras"
-add("convert: an index is empty", CKPT, ("ckpt", ""), "old/ckpt/ckpt-1.index", EMPTY)
-add("convert: an index is text", CKPT, ("ckpt", ""), "old/ckpt/ckpt-1.index", TEXT)
-add("convert: an index is cut", CKPT, ("ckpt", ""), "old/ckpt/ckpt-1.index", cut(0.5))
-add("convert: the data are cut", CKPT, ("ckpt", ""), "old/ckpt/ckpt-1.data-00000-of-00001", cut(0.5))
-add("convert: the data are gone", CKPT, ("ckpt", ""), "old/ckpt/ckpt-1.data-00000-of-00001", gone)
-add("convert: the table of checkpoints is text", CKPT, ("ckpt", ""), "old/ckpt/checkpoint", TEXT)
-add("convert: the table of checkpoints is binary", CKPT, ("ckpt", ""), "old/ckpt/checkpoint", BINARY)
+each(CKPT, "old/ckpt/ckpt-1.index", {
+    "an index is empty": (EMPTY, "ckpt"),
+    "an index is text": (TEXT, "ckpt"),
+    "an index is cut": (cut(0.5), "ckpt"),
+})  # fmt: skip
+each(CKPT, "old/ckpt/ckpt-1.data-00000-of-00001", {
+    "the data are cut": (cut(0.5), "ckpt"),
+    "the data are gone": (gone, "ckpt"),
+})  # fmt: skip
+each(CKPT, "old/ckpt/checkpoint", {
+    "the table of checkpoints is text": (TEXT, "ckpt"),
+    "the table of checkpoints is binary": (BINARY, "ckpt"),
+})  # fmt: skip
 SAVED = f"{CONVERT} old/saved --architecture old/new.keras"
-add("convert: a SavedModel without variables", SAVED, ("saved", ""), "old/saved/variables", gone)
-add("convert: a SavedModel with cut variables", SAVED, ("saved", ""), "old/saved/variables/variables.index", cut(0.5))
-add("convert: a folder of something else", f"{CONVERT} new", ("new", "checkpoint"))
-add("convert: a TIFF", f"{CONVERT} new/a.tif", ("a.tif", "HDF5"))
+each(SAVED, "old/saved/variables", {
+    "a SavedModel without variables": (gone, "saved"),
+})  # fmt: skip
+each(SAVED, "old/saved/variables/variables.index", {
+    "a SavedModel with cut variables": (cut(0.5), "saved"),
+})  # fmt: skip
 
 cross(
     {
@@ -538,18 +503,9 @@ cross(
     (ONNX, "run/export/model.onnx"),
     (LITERT, "run/export/model.tflite"),
 )  # fmt: skip
-add(
-    "predict: an export of another model",
-    ONNX,
-    ("model.onnx", "--overwrite"),
-    "run/model.keras",
-    instead("several/model.keras"),
-)
-add(
-    "predict: no such export",
-    "predict --load_logs_path several --engine onnx --pred_save_path out/p.csv new_cells",
-    ("--engine onnx", "run resnet-zclass export"),
-)
+each(ONNX, "run/model.keras", {
+    "an export of another model": (instead("several/model.keras"), "model.onnx", "--overwrite"),
+})  # fmt: skip
 
 EVALUATIONS = {
     "metrics.json": {
@@ -575,34 +531,13 @@ EVALUATIONS = {
 }  # fmt: skip
 for file, faults in EVALUATIONS.items():
     cross(faults, ("report run", f"run/evaluation/{file}"))
-add("report: no such run", "report nowhere", ("nowhere", "folder of a run"))
-add("report: no such evaluation", "report run --evaluation evaluation_val", ("evaluation_val", "evaluate the run"))
-add("report: no run", "report", ("report RUN",))
-add("report: one run and a file", "report run --save_path out/c.html", ("--save_path",))
-add("report: the page is there", "report run run --save_path set/manifest.csv", ("manifest.csv", "--overwrite"))
-add("report: the page is a folder", "report run run --save_path set", ("set", "is a folder"))
-add("report: below a file", "report run run --save_path spots.csv/c.html", ("spots.csv", "is a file"))
-add(
-    "report: two runs, one spoilt",
-    "report run run --save_path out/c.html",
-    ("metrics.json",),
-    "run/evaluation/metrics.json",
-    EMPTY,
-)
-add(
-    "report: a score is a word in two runs",
-    "report run run --save_path out/c.html",
-    ("run",),
-    "run/evaluation/metrics.json",
-    facts(mae_um="good"),
-)
-add(
-    "report: other predictions are spoilt in two runs",
-    "report run run --save_path out/c.html",
-    ("predictions.csv",),
-    "run/evaluation/predictions.csv",
-    BINARY,
-)
+each("report run run --save_path out/c.html", "run/evaluation/metrics.json", {
+    "two runs, one spoilt": (EMPTY, "metrics.json"),
+    "a score is a word in two runs": (facts(mae_um="good"), "run"),
+})  # fmt: skip
+each("report run run --save_path out/c.html", "run/evaluation/predictions.csv", {
+    "other predictions are spoilt in two runs": (BINARY, "predictions.csv"),
+})  # fmt: skip
 
 SPOT_TABLES = {
     "empty": (EMPTY, "columns y,x"),
@@ -620,23 +555,16 @@ SPOT_TABLES = {
     "gone": (gone, "does not exist"),
 }  # fmt: skip
 cross(SPOT_TABLES, (f"{SPOTS} spots.csv", "spots.csv"), (f"{STACK} --spots spots.csv", "spots.csv"))
-add("predict spots: beyond the movie", f"{SPOTS} spots.csv", ("--spots", "frame 99"), "spots.csv", cell("frame", "99"))
-add(
-    "make_dataset spots: outside",
-    f"{STACK} --spots spots.csv",
-    ("--spots", "outside the field"),
-    "spots.csv",
-    cell("y", "999"),
-)
-add(
-    "predict spots: of no movie",
-    f"{SPOTS} spots.csv",
-    ("a.tif", "no row's source"),
-    "spots.csv",
-    put("y,x,source\n1,1,b.tif\n"),
-)
-add("predict spots: an empty folder", f"{SPOTS} new", ("new", ".xml"))
-add("predict tracks: no frames", f"{TRACKS} spots.csv", ("spots.csv", "frame"), "spots.csv", without("frame"))
+each(f"{SPOTS} spots.csv", "spots.csv", {
+    "beyond the movie": (cell("frame", "99"), "--spots", "frame 99"),
+    "of no movie": (put("y,x,source\n1,1,b.tif\n"), "a.tif", "no row's source"),
+})  # fmt: skip
+each(f"{STACK} --spots spots.csv", "spots.csv", {
+    "outside": (cell("y", "999"), "--spots", "outside the field"),
+})  # fmt: skip
+each(f"{TRACKS} spots.csv", "spots.csv", {
+    "no frames": (without("frame"), "spots.csv", "frame"),
+})  # fmt: skip
 cross(
     {
         "empty": (EMPTY, "XML"),
@@ -653,13 +581,9 @@ cross(
     },
     (f"{TRACKS} spots.xml", "spots.xml"),
 )  # fmt: skip
-add(
-    "predict spots: in um",
-    f"{PREDICT} new/a.tif --spots spots.xml",
-    ("a.tif", "--pixel_um"),
-    "spots.xml",
-    edit('"pixel"', '"um"'),
-)
+each(f"{PREDICT} new/a.tif --spots spots.xml", "spots.xml", {
+    "in um": (edit('"pixel"', '"um"'), "a.tif", "--pixel_um"),
+})  # fmt: skip
 
 cross(
     {
@@ -686,20 +610,36 @@ for content, option in (("planes = 0", "--planes"), ("z_step_um = inf", "--z_ste
         "opts.toml",
         put(content),
     )
-add("simulate opts: a folder", "simulate --data_path out/set --opts set", ("--opts", "presets"))
 
-add(
-    "pretrain: a recipe is text",
-    f"{PRETRAIN} out/a.weights.h5",
-    ("recipe.json", "remove it"),
-    "out/a.weights.h5.parts/recipe.json",
-    TEXT,
-)
+each(f"{PRETRAIN} out/a.weights.h5", "out/a.weights.h5.parts/recipe.json", {
+    "a recipe is text": (TEXT, "recipe.json", "remove it"),
+})  # fmt: skip
+
+
+def begun(spoil):
+    """A pretraining that has begun, of which one file is spoilt."""
+
+    def spoil_begun(path):
+        claim_folder(path.parent, parse_options("pretrain", f"{PRETRAIN} out/a.weights.h5".split()[1:]))
+        spoil(path)
+
+    return spoil_begun
+
+
+HALF, HISTORY = f"{PRETRAIN} out/a.weights.h5", "out/a.weights.h5.parts/history.csv"
+ONE_EPOCH = begun(put("epoch,loss,val_loss\n1,2,2\n"))
+each(HALF, HISTORY, {
+    "a history is binary": (begun(BINARY), "history.csv", "begin anew"),
+    "weights are gone": (ONE_EPOCH, "epoch_0001.weights.h5", "begin anew"),
+})  # fmt: skip
+each(f"{TRAIN} set", "set.packed.h5", {
+    "a pack is text": (TEXT, "set.packed.h5", "remove it"),
+})  # fmt: skip
 JOB = "predict --load_logs_path run new --dask_scheduler local --pred_save_path out/job"
-add("predict: a job is text", JOB, ("out/job", "another name"), "out/job/_job/job.json", TEXT)
-add(
-    "predict: a job is another's", JOB, ("out/job", "--overwrite"), "out/job/_job/job.json", put('{"command": "other"}')
-)
+each(JOB, "out/job/_job/job.json", {
+    "a job is text": (TEXT, "out/job", "remove the folder"),
+    "a job is another's": (put('{"command": "other"}'), "out/job", "--overwrite"),
+})  # fmt: skip
 
 # Options of every command: none, unknown, of the wrong kind, out of range, contradictory.
 MISSING = {
@@ -714,13 +654,51 @@ MISSING = {
 }
 for name, option in MISSING.items():
     add(f"{name}: nothing", name, (option, "missing"))
+for words in (
+    "train --data_path=",
+    "simulate --data_path=",
+    "evaluate --load_logs_path=",
+    "predict --load_logs_path= a",
+):
+    add(f"{words}: empty", words, ("missing",))
 for name in COMMANDS:
     add(f"{name}: unknown option", f"{name} --no_such_thing 3", ("--no_such_thing",))
     add(f"{name}: stray word", f"{name} --quux=3 a", ("--quux",))
-add("completion: no such shell", "completion fish", ("fish", "tcsh"))
-add("completion: two shells", "completion bash zsh", ("zsh",))
 # What cannot be asked for: words of a command, and beside them further words and parts of the message.
 OPTIONS = {
+    "completion": [
+        ("fish", "fish", "tcsh"),
+        ("bash zsh", "zsh"),
+    ],
+    "simulate": [
+        ("--data_path out/set --opts set", "--opts", "presets"),
+    ],
+    SPOTS: [
+        ("new", "new", ".xml"),
+    ],
+    "report": [
+        ("nowhere", "nowhere", "folder of a run"),
+        ("run --evaluation evaluation_val", "evaluation_val", "evaluate the run"),
+        ("", "report RUN"),
+        ("run --save_path out/c.html", "--save_path"),
+        ("run run --save_path set/manifest.csv", "manifest.csv", "--overwrite"),
+        ("run run --save_path set", "set", "is a folder"),
+        ("run run --save_path spots.csv/c.html", "spots.csv", "is a file"),
+    ],
+    "predict": [
+        (
+            "--load_logs_path several --engine onnx --pred_save_path out/p.csv new_cells",
+            "--engine onnx",
+            "run resnet-zclass export",
+        ),
+    ],
+    BARE: [
+        ("old/new.keras", "new.keras", "height"),
+        ("old", "old", "finished run"),
+    ],
+    IMAGES: [
+        ("spots.csv", "spots.csv", "--layout images"),
+    ],
     f"{SIMULATE} --data_path out/s": [
         ("--planes three", "--planes"),
         ("--planes 1", "--planes"),
@@ -756,6 +734,7 @@ OPTIONS = {
         (f"--data_path out/{'s' * 300}", "name too long"),
     ],
     STACK: [
+        ("--source_path png/a", "png/a", "--layout"),
         ("--source_path nowhere", "nowhere"),
         ("--planes 99", "--planes"),
         ("--crop_px 99", "--crop_px"),
@@ -855,6 +834,8 @@ OPTIONS = {
         ("--save_logs_path . --run_name run --weights run/model.keras --overwrite", "--run_name"),
     ],
     SEVERAL: [
+        ("--label_table no.csv", "no.csv", "--label_table"),
+        ("--class_names no", "--class_names", "hpa"),
         ("--fractions 2 1 1", "--fractions"),
         ("--folds 99", "--folds"),
     ],
@@ -877,6 +858,8 @@ OPTIONS = {
         ("--load_logs_path spots.csv", "spots.csv", "folder"),
     ],
     PREDICT: [
+        ("nowhere.tif", "nowhere.tif", "check the name"),
+        ("spots.csv", "spots.csv", "ending in .tif"),
         ("", "--inputs"),
         ("new/a.tif --pred_save_path new/a.tif --overwrite", "a.tif", "another name"),
         ("stacks --spots spots.csv --pred_save_path spots.csv --overwrite --any_pixel_size", "spots.csv"),
@@ -927,6 +910,14 @@ OPTIONS = {
         ("--weights_path old/whole.hdf5", "--save_path"),
     ],
     CONVERT: [
+        ("old/weights.h5 --architecture old/weights.h5", "weights.h5", "weights alone"),
+        ("old/weights.h5", "weights.h5", "--architecture"),
+        ("old/weights.h5 --architecture old/model.json --model_name ResNet50", "--architecture", "--model_name"),
+        ("old/weights.h5 --model_name ResNet50", "--im_size"),
+        ("old/weights.h5 --model_name ResNet51 --im_size 32 --num_class 3", "ResNet51"),
+        ("old/whole.hdf5 --modern_names", "--modern_names", "leave it out"),
+        ("new", "new", "checkpoint"),
+        ("new/a.tif", "a.tif", "HDF5"),
         ("nowhere.h5", "nowhere.h5"),
     ],
     INSPECT: [
