@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submodules=[
         "array_matching",
+        "arrays",
         "augment",
         "backbones",
         "backend",
@@ -84,6 +85,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "loader",
         "losses",
         "make_dataset",
+        "memory",
         "metrics",
         "mixing",
         "models",

@@ -180,7 +180,7 @@ class BestCheckpoint(keras.callbacks.Callback):
         self._waiting = None
 
     def _write(self, facts: dict) -> None:
-        with whole_file(self._path, lasting=True) as partial:
+        with whole_file(self._path) as partial:
             self._model_to_save.save(partial)
             with zipfile.ZipFile(partial, "a") as archive:  # a comment is in nobody's way
                 archive.comment = json.dumps(facts).encode()

@@ -14,7 +14,7 @@ from resnet_zclass.array_matching import leaves_of
 from resnet_zclass.backbones import find_application
 from resnet_zclass.backend import keras
 from resnet_zclass.errors import InputError
-from resnet_zclass.keras_h5 import StoredArray, read_keras_h5
+from resnet_zclass.keras_h5 import StoredArray, check_sizes, find_datasets, open_h5, read_keras_h5
 from resnet_zclass.models import load_model
 from resnet_zclass.old_configs import Config, check_meaning, find_template, layers_of
 from resnet_zclass.rebuild import build_model, digest_weights, fill_model, match_groups, tree_of, variables_of
@@ -67,14 +67,9 @@ def kind_of(path: str | Path) -> str:
         return "keras"
     if not h5py.is_hdf5(path):
         raise InputError(f"{path} is neither HDF5 nor a .keras file, or it is cut off at its start.")
-    try:
-        with h5py.File(path, "r") as file:
-            names = set(file) | set(file.attrs)
-            return (
-                "h5" if names & {"model_weights", "layer_names", "layer_names0"} or "layers" not in names else "weights"
-            )
-    except Exception as error:  # h5py raises what it likes where a file is damaged
-        raise InputError(f"{path} is not a readable HDF5 file ({error}); copy it anew.") from error
+    with open_h5(path) as file:
+        names = set(file) | set(file.attrs)
+    return "h5" if names & {"model_weights", "layer_names", "layer_names0"} or "layers" not in names else "weights"
 
 
 def open_checkpoint(path: str | Path, architecture: Architecture | None = None, modern_names: bool = False) -> Plain:
@@ -287,22 +282,14 @@ def _set_epsilon(model: keras.Model, epsilon: float) -> None:
 
 def read_today(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a `.weights.h5` file, by name, but those of the optimizer and of random numbers."""
-    arrays: dict[str, np.ndarray] = {}
 
     def refuse_link(name: str, link) -> None:
         if not isinstance(link, h5py.HardLink):
             raise InputError(f"{path}: {name} is only a link; the file is damaged.")
 
-    def visit(name: str, item) -> None:
-        if isinstance(item, h5py.Dataset) and not {"optimizer", "seed_generator"} & set(name.split("/")):
-            arrays[name] = item[()]
-
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems_links(refuse_link)
-            file.visititems(visit)
-    except InputError:
-        raise
-    except Exception as error:  # h5py raises what it likes where a file is damaged
-        raise InputError(f"{path} is not a readable HDF5 file ({error}); copy it anew.") from error
-    return arrays
+    with open_h5(path) as file:
+        file.visititems_links(refuse_link)
+        others = {"optimizer", "seed_generator"}
+        datasets = {name: item for name, item in find_datasets(file).items() if not others & set(name.split("/"))}
+        check_sizes(datasets, Path(path), kinds="fiubV")  # V: bfloat16
+        return {name: item[()] for name, item in datasets.items()}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_zclass.errors import InputError, LostWorkerError
+from resnet_zclass.memory import limit_memory
 from resnet_zclass.opts import make_options, parse_options
 from resnet_zclass.ranges import check_ranges
 
@@ -34,8 +35,9 @@ def command(name: str) -> Callable[[Callable[[Any], None]], Callable[..., int]]:
             argv = list(sys.argv[1:] if argv is None else argv)
             debug, quiet = "--debug" in argv, "--quiet" in argv
             try:
+                limit_gb, argv = take_memory(argv)
                 options = parse_options(name, [word for word in argv if word not in ("--debug", "--quiet")])
-                with silent_stdout() if quiet else contextlib.nullcontext():
+                with silent_stdout() if quiet else contextlib.nullcontext(), limit_memory(limit_gb):
                     body(options)
                 return 0
             except (Exception, KeyboardInterrupt) as error:
@@ -48,6 +50,32 @@ def command(name: str) -> Callable[[Callable[[Any], None]], Callable[..., int]]:
         return main
 
     return wrap
+
+
+def take_memory(argv: Sequence[str]) -> tuple[float | None, list[str]]:
+    """Splits `--max_memory GB` off a command line.
+
+    Raises:
+        InputError: If it is no number above 0.
+
+    >>> take_memory(["--max_memory", "8", "--seed", "1"])
+    (8.0, ['--seed', '1'])
+    """
+    words, limits = [], []
+    rest = iter(argv)
+    for word in rest:
+        option, sign, value = word.partition("=")
+        if option.replace("-", "_") == "__max_memory":
+            limits.append(value if sign else next(rest, ""))
+        else:
+            words.append(word)
+    try:
+        limit_gb = float(limits[-1]) if limits else None
+        if limit_gb is not None and not limit_gb > 0:
+            raise ValueError
+    except ValueError as error:
+        raise InputError(f"--max_memory is a number of GB above 0. Received: {limits[-1] or 'nothing'}.") from error
+    return limit_gb, words
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, options in COMMANDS.items():
         sub = commands.add_parser(name, help=options.__doc__.split("\n")[0])  # without help shtab leaves it out
         sub.add_argument("--opts", choices=preset_names()).complete = shtab.FILE
-        for option in ("--quiet", "--debug"):
+        for option in ("--quiet", "--debug", "--max_memory"):
             sub.add_argument(option, action="store_true", default=argparse.SUPPRESS)
         for field in dataclasses.fields(options):
             _add(sub, field)

@@ -12,10 +12,11 @@ import numpy as np
 import resnet_zclass as rz
 from resnet_zclass.command import command
 from resnet_zclass.diagnosis import Finding, examine_set
-from resnet_zclass.environment import describe_environment, read_free_memory_gb
+from resnet_zclass.environment import describe_environment
 from resnet_zclass.errors import InputError
 from resnet_zclass.extras import is_installed
 from resnet_zclass.images import list_images, read_pages
+from resnet_zclass.memory import read_free_memory_gb
 from resnet_zclass.options import DoctorOptions
 from resnet_zclass.runs import choose_reading
 from resnet_zclass.tree import find_splits

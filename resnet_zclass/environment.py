@@ -1,12 +1,12 @@
 """What software and what machine this is; learnt without loading TensorFlow."""
 
 import importlib.metadata
-import os
 import platform
 from pathlib import Path
 
 from resnet_zclass import __version__
 from resnet_zclass.cores import count_cores
+from resnet_zclass.memory import read_memory_gb
 
 PACKAGES = (
     "tensorflow", "keras", "numpy", "scipy", "scikit-learn", "scikit-image", "pandas", "tifffile", "imagecodecs",
@@ -38,23 +38,6 @@ def read_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def read_memory_gb() -> float:
-    """Memory of this machine in GB; 0 where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    except (AttributeError, ValueError, OSError):
-        return 0.0
-
-
-def read_free_memory_gb() -> float:
-    """Memory that is free for programs in GB; 0 where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 2**20
-    except (OSError, StopIteration, ValueError):
-        return 0.0
 
 
 def _name_processor() -> str:

@@ -6,18 +6,21 @@ import hashlib
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from resnet_zclass.errors import InputError
+
+LOCK_WRITTEN_S = 1.0  # a lock that is made says within this time whose it is
 
 
 @contextlib.contextmanager
 def whole_folder(path: str | Path, overwrite: bool = False, mark: str = "") -> Iterator[Path]:
     """Yields an empty folder that takes the name `path` when the block ends well and vanishes when it does not.
 
-    The folder is filled under a hidden name beside `path`, so a run killed half-way never leaves half a
-    folder under the real name.
+    The folder is filled under a hidden name beside `path`, and is on the disk, not in a cache of it, when it takes its
+    name: neither a process that is killed nor a loss of power leaves half a folder under the real name.
 
     Args:
         path: The folder to make. Its parents are made too.
@@ -41,7 +44,10 @@ def whole_folder(path: str | Path, overwrite: bool = False, mark: str = "") -> I
         partial.mkdir()
         try:
             yield partial
+            for made in [*partial.rglob("*"), partial]:
+                sync(made)
             _swap(partial, path)
+            sync(path.parent)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -105,12 +111,12 @@ def check_output(path: str | Path, overwrite: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: str | Path, lasting: bool = False) -> Iterator[Path]:
+def whole_file(path: str | Path) -> Iterator[Path]:
     """Yields a path to write to; the file takes the name `path` only when the block ends well.
 
     Its parents are made too, and removed again when it does not. The temporary name keeps the suffix of `path`,
-    since writers choose the format by it. With `lasting` the file is on the disk, not in a cache of it, when it takes
-    its name, so that not even a loss of power leaves a broken one.
+    since writers choose the format by it. The file is on the disk, not in a cache of it, when it takes its name:
+    not even a loss of power leaves a broken one.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as tmp:
@@ -124,16 +130,14 @@ def whole_file(path: str | Path, lasting: bool = False) -> Iterator[Path]:
         partial = _partial_path(path)
         try:
             yield partial
-            if lasting:
-                _sync(partial)
+            sync(partial)
             partial.replace(path)
-            if lasting:
-                _sync(path.parent)
+            sync(path.parent)
         finally:
             partial.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: str | Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk."""
     if os.name == "nt":  # which cannot do so with folders
         return
@@ -162,23 +166,46 @@ def alone_at(path: str | Path) -> Iterator[None]:
     path = Path(path).absolute()
     lock, host = path.with_name(f".{path.name}.lock"), socket.gethostname()
     with _parents_of(path):
-        while True:
-            try:
-                with lock.open("x") as file:
-                    file.write(f"{host} {os.getpid()}")
-                break
-            except FileExistsError as error:
-                owner, _, pid = (lock.read_text() if lock.is_file() else "").partition(" ")
-                if owner == host and pid.isdigit() and (int(pid) == os.getpid() or not _is_running(int(pid))):
-                    lock.unlink(missing_ok=True)
-                    continue
+        while not _write_lock(lock, f"{host} {os.getpid()}"):
+            owner, _, pid = (words := _read_lock(lock)).partition(" ")
+            if words and not (owner == host and pid.isdigit() and _is_gone(int(pid))):
                 raise InputError(
                     f"{path} is being written by process {pid} on {owner}; wait for it. If it is gone, remove {lock}."
-                ) from error
+                )
+            _remove_lock(lock, words)
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
+
+
+def _write_lock(lock: Path, words: str) -> bool:
+    """Makes the file `lock`, which says whose it is; whether there was none before."""
+    try:
+        with lock.open("x") as file:
+            file.write(words)
+        sync(lock)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _read_lock(lock: Path) -> str:
+    """What a lock says; empty if it is gone, or its owner was killed before it could say anything."""
+    words, ends = "", time.monotonic() + LOCK_WRITTEN_S
+    while lock.is_file() and not words and time.monotonic() < ends:
+        time.sleep(0.01)
+        with contextlib.suppress(FileNotFoundError):
+            words = lock.read_text()
+    return words
+
+
+def _remove_lock(lock: Path, words: str) -> None:
+    """Removes a lock whose owner is gone, unless another process has put its own in its place meanwhile."""
+    mine = lock.with_name(f"{lock.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        lock.rename(mine)
+        mine.unlink() if mine.read_text() == words else mine.rename(lock)
 
 
 def _partial_path(path: Path) -> Path:
@@ -186,16 +213,19 @@ def _partial_path(path: Path) -> Path:
     start = f".{path.stem}.partial-{socket.gethostname()}-"
     for left in path.parent.glob(f"{glob.escape(start)}*{glob.escape(path.suffix)}"):
         pid = left.name.removeprefix(start).removesuffix(path.suffix)
-        if pid.isdigit() and (int(pid) == os.getpid() or not _is_running(int(pid))):
+        if pid.isdigit() and _is_gone(int(pid)):
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
     return path.with_name(f"{start}{os.getpid()}{path.suffix}")
 
 
-def _is_running(pid: int) -> bool:
+def _is_gone(pid: int) -> bool:
+    """Whether what a process of this machine left is nobody's: it has ended, or its number is ours by now."""
+    if pid == os.getpid():
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return False
-    except PermissionError:
         return True
-    return True
+    except PermissionError:
+        return False
+    return False

@@ -97,7 +97,7 @@ def write_mean(run_path: Path, data: Dataset, evaluations: list[Evaluation]) -> 
         write_calibration(run_path, data, labels, probabilities)
         if (runs[0].path / FAMILIAR_FILE).is_file():
             shutil.copyfile(runs[0].path / FAMILIAR_FILE, run_path / FAMILIAR_FILE)
-    with whole_file(run_path / MODEL_FILE, lasting=True) as partial:
+    with whole_file(run_path / MODEL_FILE) as partial:
         model.save(partial)
     print(f"model, the mean of {len(runs)} folds: {run_path / MODEL_FILE}")
 

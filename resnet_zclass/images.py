@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 import tifffile
+from PIL import Image
 
 from resnet_zclass.errors import InputError
+from resnet_zclass.memory import check_claim
 from resnet_zclass.plain_tiffs import read_plain_tiff
 from resnet_zclass.tiffs import RawPages, open_tiff, open_tiff_pages, read_axes, read_units, refuse_missing
 
@@ -24,6 +27,8 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".jpg", ".jpeg", ".bmp")
 DTYPES = ("uint8", "uint16", "float32")
 RUN_BYTES = 2**23  # of pages that are read at once where a file is read in runs
+
+_PNG_SAMPLES = {0: 1, 2: 3, 4: 2}  # of a pixel, by colour type; a palette may have alpha
 
 # Vendors put the planes of a bead stack on time, or on an axis without a name.
 _PLANE_AXES = "ZTQIR"
@@ -285,6 +290,7 @@ def _open_raw(path: Path) -> Iterator[RawPages]:
 
 def _read_single(path: Path) -> np.ndarray:
     refuse_missing(path)
+    check_claim(_claimed_bytes(path), path)
     try:
         # Pillow cuts 16-bit colour PNGs to 8 bit; imagecodecs lets a truncated JPEG pass as gray.
         if path.suffix.lower() == ".png":
@@ -295,6 +301,18 @@ def _read_single(path: Path) -> np.ndarray:
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} cannot be read, it may be cut short or no image: {reason}") from error
+
+
+def _claimed_bytes(path: Path) -> int:
+    """What a PNG, JPEG or BMP says it holds when decoded; 0 where it does not say, and will be refused."""
+    with path.open("rb") as file:
+        start = file.read(26)
+    if start.startswith(b"\x89PNG") and len(start) == 26:  # not asked of Pillow, which refuses 180 million pixels
+        width, height, bits, kind = struct.unpack(">IIBB", start[16:])
+        return width * height * _PNG_SAMPLES.get(kind, 4) * max(1, bits // 8)
+    with contextlib.suppress(Exception), Image.open(path) as image:
+        return image.width * image.height * len(image.getbands())
+    return 0
 
 
 def _is_opaque(parts: Iterable[np.ndarray]) -> bool:

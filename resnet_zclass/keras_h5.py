@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from resnet_zclass.errors import InputError
+from resnet_zclass.memory import check_claim
 
 # What HDF5 keeps in one attribute; Keras splits longer lists of names over `names0`, `names1`, ...
 LARGEST_ATTRIBUTE = 64512
@@ -89,10 +90,16 @@ def read_keras_h5(path: str | Path) -> StoredModel:
     Raises:
         InputError: If the file cannot be read, is no file of Keras, or contradicts itself.
     """
-    path = Path(path)
+    with open_h5(path) as file:
+        return _read(file, Path(path))
+
+
+@contextlib.contextmanager
+def open_h5(path: str | Path) -> Iterator[h5py.File]:
+    """Opens an HDF5 file for reading; whatever goes wrong while it is open is an `InputError`."""
     try:
         with h5py.File(path, "r") as file:
-            return _read(file, path)
+            yield file
     except InputError:
         raise
     except Exception as error:  # h5py raises what it likes where a file is damaged
@@ -125,8 +132,8 @@ def _read(file: h5py.File, path: Path) -> StoredModel:
     if "layer_names" not in weights.attrs and "layer_names0" not in weights.attrs:
         raise InputError(f"{path} is no model or weights file of Keras: it lists no layer_names.")
     config = _read_json(file.attrs.get("model_config"), path)
-    datasets = _find_datasets(weights)
-    _check_sizes(datasets, path)
+    datasets = find_datasets(weights)
+    check_sizes(datasets, path)
     names = _read_names(weights, "layer_names")
     groups = {name: _read_group(weights, name, datasets, path) for name in names}
     if len(groups) < len(names):
@@ -140,7 +147,7 @@ def _read(file: h5py.File, path: Path) -> StoredModel:
         keras_version=_text(weights.attrs.get("keras_version", file.attrs.get("keras_version", ""))),
         config=config,
         groups=groups,
-        n_others=len(_find_datasets(parts["optimizer_weights"])) if parts["optimizer_weights"] else 0,
+        n_others=len(find_datasets(parts["optimizer_weights"])) if parts["optimizer_weights"] else 0,
     )
 
 
@@ -170,20 +177,22 @@ def _own_group(parent: h5py.Group, name: str) -> h5py.Group | None:
     return parent if isinstance(parent, h5py.Group) else None
 
 
-def _find_datasets(group: h5py.Group) -> dict[str, h5py.Dataset]:
+def find_datasets(group: h5py.Group) -> dict[str, h5py.Dataset]:
+    """All arrays below a group, by their paths from there; none has been read."""
     found: dict[str, h5py.Dataset] = {}
     group.visititems(lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {}))
     return found
 
 
-def _check_sizes(datasets: Mapping[str, h5py.Dataset], path: Path) -> None:
+def check_sizes(datasets: Mapping[str, h5py.Dataset], path: Path, kinds: str = "fiu") -> None:
     """Refuses arrays that lie elsewhere or claim to be larger than the file can hold, before any is read."""
     for name, dataset in datasets.items():
-        if dataset.dtype.kind not in "fiu" or dataset.is_virtual or dataset.external:
+        if dataset.dtype.kind not in kinds or dataset.shape is None or dataset.is_virtual or dataset.external:
             raise InputError(f"{path}: {name} is not a plain array of numbers; the file is damaged.")
         if dataset.nbytes and not dataset.id.get_storage_size():
             raise InputError(f"{path}: {name} claims {dataset.nbytes:,} bytes that are not there.")
     claimed, size = sum(dataset.nbytes for dataset in datasets.values()), path.stat().st_size
+    check_claim(claimed, path)
     if claimed > LARGEST_RATIO * size:
         raise InputError(f"{path}: its arrays claim {claimed:,} bytes in a file of {size:,}.")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import lazy_loader as lazy
 
 from resnet_zclass.errors import InputError
+from resnet_zclass.memory import check_archive
 
 pd = lazy.load("pandas")
 
@@ -22,6 +23,7 @@ def read_label_table(path: Path) -> "pd.DataFrame":
     Raises:
         InputError: If the file cannot be read, a column is missing, or a label stands twice.
     """
+    check_archive(path)
     try:
         read = pd.read_excel if path.suffix == ".xlsx" else pd.read_csv
         table = read(path, dtype=str, **READ_TEXT)

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from resnet_zclass.backbones import (
@@ -24,6 +23,8 @@ from resnet_zclass.backbones import (
 from resnet_zclass.backend import keras
 from resnet_zclass.errors import InputError
 from resnet_zclass.freezing import FREEZE_POLICIES, apply_freeze
+from resnet_zclass.keras_h5 import find_datasets, open_h5
+from resnet_zclass.memory import check_archive
 from resnet_zclass.pixels import Pixels
 from resnet_zclass.stems import NATURAL_ORDER, adapt_channels, is_adapted, measure_preprocessing
 
@@ -324,18 +325,12 @@ def _shapes_of(model: keras.Model) -> collections.Counter:
 
 
 def _shapes_in(path: Path) -> collections.Counter:
-    shapes: collections.Counter = collections.Counter()
-
-    def visit(name: str, item) -> None:
-        if isinstance(item, h5py.Dataset) and "optimizer" not in name:
-            shapes[item.shape] += 1
-
     try:
-        with h5py.File(path, "r") as file:
-            file.visititems(visit)
-    except OSError as error:
-        raise InputError(f"--weights: {path} is not a readable HDF5 file ({error}).") from error
-    return shapes
+        with open_h5(path) as file:
+            datasets = find_datasets(file)
+            return collections.Counter(item.shape for name, item in datasets.items() if "optimizer" not in name)
+    except InputError as error:
+        raise InputError(f"--weights: {error}") from error
 
 
 def load_head_weights(model: keras.Model, path: str | Path) -> bool:
@@ -368,6 +363,7 @@ def load_model(path: str | Path) -> keras.Model:
     """
     if not Path(path).is_file():
         raise InputError(f"{path} is not there; is this the folder of a finished run?")
+    check_archive(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what damaged files make libraries say before they fail

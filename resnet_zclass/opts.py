@@ -138,7 +138,7 @@ def load_options(name: str, source: str | Path) -> Any:
     path = _preset_or_file(str(source))
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of text in no UTF-8, and of endless numbers
         raise InputError(f"{path} is not a TOML file: {error}") from error
     tables = {key: value for key, value in content.items() if isinstance(value, dict)}
     unknown = sorted(set(tables) - set(COMMANDS))
@@ -257,14 +257,18 @@ def _as_flags(values: dict[str, Any]) -> list[str]:
     """Words of a command line that set `values`, so that files and flags are checked by one mechanism."""
     words = []
     for key, value in values.items():
-        if isinstance(value, bool):
+        parts = value if isinstance(value, list) else [value]
+        if key in POSITIONAL:
+            words = [*map(str, parts), *words]  # first, or an option of several values takes them
+        elif isinstance(value, bool):
             words.append(f"--{key}" if value else f"--no_{key}")
         elif isinstance(value, str):
             words.append(f"--{key}={value}")  # it may begin with a dash
         else:
-            words += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
-            if isinstance(value, list) and any(isinstance(part, str) and part.startswith("-") for part in value):
-                raise InputError(f"{key}: names in a list cannot begin with a dash. Received: {' '.join(value)}.")
+            words += [f"--{key}", *map(str, parts)]
+        is_listed = isinstance(value, list) or key in POSITIONAL
+        if is_listed and any(isinstance(part, str) and part.startswith("-") for part in parts):
+            raise InputError(f"{key}: names in a list cannot begin with a dash. Received: {' '.join(map(str, parts))}.")
     return words
 
 
@@ -278,7 +282,8 @@ def _parse(name: str, argv: list[str], default: Any) -> Any:
                 description=(
                     f"{COMMANDS[name].__doc__}\n\n--opts PRESET|FILE.toml sets options from a preset "
                     f"({', '.join(preset_names())}) or a file; flags win over it. "
-                    "--quiet prints warnings and errors alone; --debug shows tracebacks."
+                    "--quiet prints warnings and errors alone; --debug shows tracebacks; --max_memory GB is what one "
+                    "file may take when it is read, by default half of the memory there is."
                 ),
                 args=argv,
                 default=default,

@@ -68,7 +68,7 @@ def renew_report(run: Run, evaluation: str = "evaluation") -> Path:
         rows, truth = table[["file", "page"]], read_truth(run, table["true_label"])
         if len(table) != scores["n"] or not np.isfinite(probabilities).all():
             raise ValueError(f"{len(table)} rows of {scores['n']}")
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, AttributeError, TypeError) as error:
         path = folder / "predictions.csv"
         raise InputError(f"{path} is missing or damaged ({error}); evaluate the run again.") from error
     crops, predict = _find_crops(run, scores, rows), None

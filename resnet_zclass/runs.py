@@ -95,9 +95,13 @@ class Run:
     def familiar(self) -> "rz.unlike.Familiar | None":
         """What its beads look like; None if its images are none, or the run is an old one."""
         path = self.path / FAMILIAR_FILE
+        if not path.is_file():
+            return None
         try:
-            return rz.unlike.load_familiar(path, self.crop_shape) if path.is_file() else None
-        except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds
+            familiar = rz.unlike.load_familiar(path)
+            familiar.score(np.zeros((1, *self.crop_shape), np.float32))  # that of other crops fails here
+            return familiar
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise InputError(f"{path} is damaged ({error}); remove it to predict without it.") from error
 
     def read_set(self, data_path: str | Path, label_table: str = "") -> "Dataset":
@@ -213,17 +217,21 @@ def read_classes(path: Path) -> "pd.DataFrame":
             raise ValueError("a threshold does not lie in 0..1")
     except (KeyError, ValueError) as error:
         raise InputError(f"{table_path} is not a table of {', '.join(CLASS_COLUMNS)}: {error}") from error
-    if classes.LabelText.isna().any() or classes.LabelText.duplicated().any():
+    if classes.empty or classes.LabelText.isna().any() or classes.LabelText.duplicated().any():
         raise InputError(f"{table_path} is damaged: LabelText is empty or stands twice.")
     return classes
 
 
 def read_split(path: Path) -> "pd.DataFrame":
-    """Reads which images a run knows, and the split of each."""
+    """Reads which images a run knows, and the split of each.
+
+    Raises:
+        InputError: If the table cannot be read, lacks a column, or a split is none.
+    """
     try:
         known = pd.read_csv(path, dtype=dict.fromkeys(("file", "split", *OWN), str) | {"page": int}, **READ_TEXT)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error}); train the run again.") from error
+        raise InputError(f"{path} cannot be read ({error}); train the run again.") from error
     if not {"file", "page", "split", *OWN} <= set(known):
         raise InputError(f"{path} wants the columns file, page, {', '.join(OWN)}, split; train the run again.")
     if not known.split.isin(SPLITS).all():

@@ -173,10 +173,10 @@ def _largest(a: np.ndarray, b: np.ndarray) -> float:
 
 def _read_check(path: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = [[file[k] for k in sorted(file) if re.fullmatch(rf"{letter}\d*", k)] for letter in "xy"]
-    except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds
-        raise InputError(f"--check_path {path} is not a readable .npz file ({error}).") from error
+        arrays = rz.arrays.read_arrays(path)
+    except InputError as error:
+        raise InputError(f"--check_path {error}") from error
+    found = [[arrays[k] for k in sorted(arrays) if re.fullmatch(rf"{letter}\d*", k)] for letter in "xy"]
     if not all(found):
         raise InputError(f"--check_path {path} must hold images x and predictions y (x0, x1, y0, y1 for several).")
     return found[0], found[1]

@@ -102,7 +102,7 @@ def _split_counts(n: int, fractions: Sequence[float], train_num: int | None, val
                 f"--train_num {train_num} and --val_num {val_num} want {train_num + val_num} groups; there are {n}."
             )
         return [train_num, val_num, n - train_num - val_num]
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    if len(fractions) != 3 or min(fractions) < 0 or not abs(sum(fractions) - 1) <= 1e-6:  # NaN too
         raise InputError(f"--fractions are three shares that sum to 1. Received: {' '.join(map(str, fractions))}.")
     counts = _whole_counts(n, np.asarray(fractions))
     for i in np.flatnonzero((counts == 0) & (np.asarray(fractions) > 0)):

@@ -126,7 +126,8 @@ def _read_xml(path: Path) -> tuple[DataFrame, str]:
 def _parse(path: Path) -> ElementTree.Element:
     try:
         return defusedxml.ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, LookupError, ValueError) as error:  # of defusedxml too: entities can blow up
+    except (ElementTree.ParseError, defusedxml.DefusedXmlException, ValueError, LookupError) as error:
+        # Entities can blow up or name files, and encodings may be unknown.
         raise InputError(f"{path} is no XML file of TrackMate ({error}).") from error
 
 
@@ -145,7 +146,7 @@ def _checked_spots(table: DataFrame, spots: DataFrame, path: Path) -> DataFrame:
     if "track" in table:
         spots = spots.assign(track=table["track"].fillna("").astype(str).str.strip().str.removesuffix(".0"))
     if "source" in table:
-        spots = spots.assign(source=table["source"].str.strip())
+        spots = spots.assign(source=table["source"].fillna("").astype(str).str.strip())
     return spots.reset_index(drop=True)
 
 

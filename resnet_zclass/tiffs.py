@@ -7,15 +7,17 @@ import dataclasses
 import logging
 import math
 import re
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
+from defusedxml import ElementTree
 
 from resnet_zclass.errors import InputError
+from resnet_zclass.memory import check_claim
 
 _UM_PER_UNIT = {
     **dict.fromkeys(("", "um", "µm", "μm", "micron", "microns", "micrometer", "micrometre"), 1.0),
@@ -52,7 +54,9 @@ def open_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
     """Opens a TIFF; whatever goes wrong while it is open, in words or by an exception, is an `InputError`."""
     refuse_missing(path)
     messages: list[str] = []
-    with _guard(path, messages), tifffile.TiffFile(path) as tiff:
+    with _guard(path, messages), tifffile.TiffFile(path, _multifile=False) as tiff:
+        _refuse_circle(tiff, path)
+        _refuse_many_planes(tiff, path)
         yield tiff
     _refuse_damage(path, messages)
 
@@ -68,18 +72,23 @@ def open_tiff_pages(path: Path) -> Iterator[RawPages]:
     messages: list[str] = []
     with contextlib.ExitStack() as stack:
         with _guard(path, messages):
-            tiff = stack.enter_context(tifffile.TiffFile(path))
+            tiff = stack.enter_context(tifffile.TiffFile(path, _multifile=False))
+            _refuse_circle(tiff, path)
+            _refuse_many_planes(tiff, path)
             # 1 and 2 stand for alpha; a further channel of a microscope has 0, or an axis of its own.
             has_alpha = bool({1, 2} & {int(kind) for kind in tiff.pages[0].extrasamples})
             frames = _find_frames(tiff, path)
-            pages = None if frames is None else _order_frames(frames)
+            pages = None if frames is None else _order_frames(frames, path)
             if pages is None:
                 pixels = _pages_and_channels(*read_axes(tiff, path))
                 pages = pixels.shape, lambda start, stop: pixels[start:stop]
 
+        page_bytes = math.prod(pages[0][1:]) * tiff.series[0].dtype.itemsize
+
         def read(start: int, stop: int) -> np.ndarray:
             # Files may be read in turns, and what comes between two runs is no matter of this file.
             with _guard(path, messages):
+                check_claim((stop - start) * page_bytes, path)
                 return pages[1](start, stop)
 
         if messages:
@@ -101,7 +110,8 @@ def refuse_missing(path: Path) -> None:
 def read_axes(tiff: tifffile.TiffFile, path: Path) -> tuple[np.ndarray, str]:
     """All pixels of a TIFF and the letters of its axes, those of length 1 left out, with Y and X kept."""
     series = tiff.series
-    _refuse_mixed(series, path)
+    _refuse_unreadable(series, path)
+    check_claim(len(series) * series[0].nbytes, path)
     pixels, axes = series[0].asarray(), series[0].axes
     if len(series) > 1:
         pixels, axes = np.stack([s.asarray() for s in series]), f"I{axes}"
@@ -125,11 +135,48 @@ def read_units(tiff: tifffile.TiffFile) -> tuple[float | None, float | None, str
     return step_um, _read_pixel_um(tiff.pages[0].tags, unit), source if step_um else ""
 
 
-def _refuse_mixed(series: list[tifffile.TiffPageSeries], path: Path) -> None:
+def _refuse_many_planes(tiff: tifffile.TiffFile, path: Path) -> None:
+    """Refuses OME metadata that claim more planes than the file has room for."""
+    if not tiff.is_ome:
+        return
+    for pixels in ElementTree.fromstring(tiff.ome_metadata).iterfind(".//{*}Pixels"):
+        n_planes = math.prod(int(pixels.get(f"Size{axis}", 1)) for axis in "ZCT")
+        if n_planes > path.stat().st_size:
+            raise InputError(f"{path} claims {n_planes:,} planes in {path.stat().st_size:,} bytes; save it anew.")
+
+
+def _refuse_circle(tiff: tifffile.TiffFile, path: Path) -> None:
+    """Refuses pages that follow each other in a circle, in which tifffile would go round for ever."""
+    form, file, offset = tiff.tiff, tiff.filehandle, tiff.pages.first.offset
+    seen: set[int] = set()
+    try:
+        while 0 < offset < file.size:
+            if offset in seen:
+                raise InputError(f"{path} is damaged: after its page {len(seen)} comes an earlier one again.")
+            seen.add(offset)
+            file.seek(offset)
+            (n_tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+            file.seek(offset + form.tagnosize + n_tags * form.tagsize)
+            (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    except struct.error:  # the file ends in a page; tifffile says so
+        pass
+
+
+def _refuse_unreadable(series: list[tifffile.TiffPageSeries], path: Path) -> None:
+    """Refuses pages of several kinds, and such as lack pieces, which tifffile would fill with what memory held."""
     kinds = {(s.shape, str(s.dtype)) for s in series}
     if len(kinds) > 1:
         shapes = ", ".join(f"{' x '.join(map(str, shape))} {dtype}" for shape, dtype in sorted(kinds))
         raise InputError(f"{path} holds pages of mixed shapes ({shapes}); save pages of one shape in a file.")
+    pages = [page for s in series if s.dataoffset is None for page in s.pages]
+    if None in pages:
+        raise InputError(f"{path} lacks {pages.count(None)} of {len(pages)} planes; save one whole stack a file.")
+    for page in pages:
+        n_pieces = math.prod(page.chunked)
+        if page.keyframe.planarconfig not in (1, 2) or len(page.dataoffsets) < n_pieces:
+            raise InputError(
+                f"{path} is damaged: a page lacks pieces of its image ({len(page.dataoffsets)} of {n_pieces})."
+            )
 
 
 class _Listener(logging.Filter):
@@ -188,7 +235,7 @@ class _Frames:
 def _find_frames(tiff: tifffile.TiffFile, path: Path) -> _Frames | None:
     """How a TIFF can be read frame by frame; None if it cannot."""
     series = tiff.series
-    _refuse_mixed(series, path)
+    _refuse_unreadable(series, path)
     first = series[0]
     if first.transform is not None:
         return None
@@ -201,7 +248,7 @@ def _find_frames(tiff: tifffile.TiffFile, path: Path) -> _Frames | None:
         n_leading = len(first.shape) - len(first.keyframe.shape)
         if n_leading < 0 or first.shape[n_leading:] != first.keyframe.shape:
             return None
-        if math.prod(first.shape[:n_leading]) != len(first.pages) or any(page is None for page in first.pages):
+        if math.prod(first.shape[:n_leading]) != len(first.pages):
             return None
 
         def read(chosen: np.ndarray) -> np.ndarray:
@@ -227,7 +274,7 @@ def _contiguous_reader(tiff: tifffile.TiffFile, size: int) -> Callable[[np.ndarr
     return read
 
 
-def _order_frames(frames: _Frames) -> tuple[tuple[int, ...], Callable[[int, int], np.ndarray]] | None:
+def _order_frames(frames: _Frames, path: Path) -> tuple[tuple[int, ...], Callable[[int, int], np.ndarray]] | None:
     """Shape of the pages that frames make up and a reader of runs of them; None for axes of another kind."""
     shape = [length for _, length in frames.leading]
     outer = next((i for i, (axis, _) in enumerate(frames.leading) if axis in "SC"), None)
@@ -237,6 +284,7 @@ def _order_frames(frames: _Frames) -> tuple[tuple[int, ...], Callable[[int, int]
     if "".join(axis for axis, _ in frames.inner if axis in "YX") != "YX":
         return None
     plane = tuple(length for axis, length in frames.inner if axis in "YX")
+    check_claim(8 * math.prod(shape), path)
     numbers = np.arange(math.prod(shape)).reshape(shape)
     channels = () if inner is None else (frames.inner[inner][1],)
     if outer is not None:

@@ -232,7 +232,7 @@ def train_run(
     if thresholds == "fit":
         write_classes(run_path, data, fit_on_validation(model, data))
     learn_trust(run_path, model, data, made.camera_offset, fit["seed"])
-    with whole_file(run_path / MODEL_FILE, lasting=True) as partial:
+    with whole_file(run_path / MODEL_FILE) as partial:
         model.save(partial)
     clear_states(run_path)
     print(f"model: {run_path / MODEL_FILE}")

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from resnet_zclass.arrays import read_arrays
 from resnet_zclass.backend import keras
 from resnet_zclass.callbacks import CHECKPOINT_FILE, BestCheckpoint, read_score
 from resnet_zclass.distribute import is_chief
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import whole_file
+from resnet_zclass.files import sync, whole_file
 from resnet_zclass.live import LiveCurves
+from resnet_zclass.memory import check_archive
 from resnet_zclass.pace import Pace
 from resnet_zclass.rebuild import digest_weights
 
@@ -93,7 +95,7 @@ def write_state(path: str | Path, arrays: Arrays, metadata: Metadata) -> None:
     """Writes a state to an uncompressed `.npz`, whole or not at all, so that it outlives a loss of power too."""
     text = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
     digest = np.frombuffer(_digest(arrays, text).encode(), np.uint8)
-    with whole_file(path, lasting=True) as partial, partial.open("wb") as file:
+    with whole_file(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays, **{METADATA: text, "digest": digest})
 
 
@@ -103,13 +105,12 @@ def read_state(path: str | Path) -> tuple[Arrays, Metadata]:
     Raises:
         InputError: If the file is missing, damaged, or of another format.
     """
+    arrays = read_arrays(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
         text, digest = arrays.pop(METADATA), arrays.pop("digest").tobytes().decode()
         metadata = json.loads(text.tobytes())
         known = metadata["format"] == FORMAT
-    except Exception as error:  # zipfile, zlib, NumPy and JSON raise a dozen kinds
+    except Exception as error:  # whatever the arrays of something else lead to
         raise InputError(f"{path} is damaged ({type(error).__name__})") from error
     if not known:
         raise InputError(f"{path} was written by another version of resnet_zclass")
@@ -133,6 +134,7 @@ def find_state(folder: Path) -> tuple[Arrays, Metadata] | None:
         print(f"note: {checkpoint_path} is missing or damaged, so its round begins anew.")
         checkpoint_path.unlink(missing_ok=True)
     for path in paths if whole else ():
+        check_archive(path)  # one that is too large is no reason to begin anew
         try:
             return read_state(path)
         except InputError as error:
@@ -220,6 +222,8 @@ class KeepState(keras.callbacks.Callback):
         for callback in self._others:
             if isinstance(callback, BestCheckpoint):
                 callback.write_best()
+            if isinstance(callback, keras.callbacks.CSVLogger):
+                sync(callback.filename)  # nobody writes it again if this is the last epoch
         path = self._folder / f"state_{n_epochs:06d}.npz"
         write_state(path, *capture(self.model, self._others, n_epochs))
         known = [other.name for other in list_states(self._folder) if other.name <= path.name]

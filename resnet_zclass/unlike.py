@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_zclass.pixels import average_down, stabilise_features
+from resnet_zclass.arrays import read_arrays
+from resnet_zclass.pixels import stabilise_features
 
 MAX_CROPS, N_COMPONENTS, N_REFERENCES, N_NEIGHBOURS = 10_000, 10, 2000, 10
 SHARE_LIKE = 0.99  # of validation crops that are to count as like the training set
@@ -100,17 +101,7 @@ def save_familiar(path: Path, familiar: Familiar) -> None:
         np.savez_compressed(file, **dataclasses.asdict(familiar))
 
 
-def load_familiar(path: Path, crop_shape: tuple[int, int, int]) -> Familiar:
-    """Reads what `save_familiar` wrote for crops `(H, W, C)`; no code in the file is run.
-
-    Raises:
-        ValueError: If its arrays do not fit together or the crops; and what NumPy raises of a damaged file.
-    """
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {field.name: file[field.name] for field in dataclasses.fields(Familiar)}
-    n_references, n_components = len(arrays["references"]), len(arrays["components"])
-    n_pixels = average_down(np.zeros((1, *crop_shape))).shape[1]
-    shapes = [(), (n_pixels,), (n_components, n_pixels), (n_references, n_components + 1), (n_references,), ()]
-    if [array.shape for array in arrays.values()] != shapes or {array.dtype.kind for array in arrays.values()} != {"f"}:
-        raise ValueError("its arrays are not of the crops of the run")
-    return Familiar(**arrays)
+def load_familiar(path: Path) -> Familiar:
+    """Reads what `save_familiar` wrote; no code in the file is run."""
+    arrays = read_arrays(path)
+    return Familiar(**{field.name: arrays[field.name] for field in dataclasses.fields(Familiar)})

@@ -2,9 +2,11 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from resnet_zclass import files
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import alone_at, whole_file, whole_folder
 
@@ -118,4 +120,45 @@ def test_two_processes_do_not_write_the_same_path(tmp_path):
     with pytest.raises(InputError, match="on elsewhere; wait for it"), alone_at(path):
         pass
     assert lock.is_file()
-    assert lock.is_file()
+
+
+def test_a_lock_whose_owner_was_killed_before_it_wrote_its_name_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_WRITTEN_S", 0.05)
+    lock = tmp_path / ".run.lock"
+    lock.touch()
+    with alone_at(tmp_path / "run"):
+        assert lock.read_text().endswith(f" {os.getpid()}")
+    assert not lock.exists()
+
+
+def test_a_lock_that_another_process_has_taken_meanwhile_stays_its_own(tmp_path):
+    lock = tmp_path / ".run.lock"
+    lock.write_text("elsewhere 1")
+    files._remove_lock(lock, "what was there before")
+    assert [path.name for path in tmp_path.iterdir()] == [".run.lock"]
+    assert lock.read_text() == "elsewhere 1"
+
+
+def test_what_takes_its_name_is_on_the_disk_before(tmp_path, monkeypatch):
+    synced, open_, replace, rename = {}, os.open, Path.replace, Path.rename
+    named = []
+
+    def note_open(path, flags, *mode):
+        descriptor = open_(path, flags, *mode)
+        synced[descriptor] = Path(path).name
+        return descriptor
+
+    on_disk = []
+    monkeypatch.setattr(os, "open", note_open)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: on_disk.append(synced[descriptor]))
+    monkeypatch.setattr(Path, "replace", lambda self, to: [named.append(list(on_disk)), replace(self, to)])
+    monkeypatch.setattr(Path, "rename", lambda self, to: [named.append(list(on_disk)), rename(self, to)])
+    with whole_file(tmp_path / "a.txt") as partial:
+        partial.write_text("a")
+    with whole_folder(tmp_path / "set") as folder:
+        (folder / "train").mkdir()
+        (folder / "train" / "b.txt").write_text("b")
+    of_file, of_folder = named
+    assert partial.name in of_file
+    assert {"b.txt", "train", folder.name} <= set(of_folder)
+    assert on_disk.count(tmp_path.name) == 2  # the names in their folder, too

@@ -1,0 +1,414 @@
+"""Properties that hold for whatever is put in: options, tables, splits; and files that are damaged at random."""
+
+import contextlib
+import dataclasses
+import os
+import shlex
+import tempfile
+import types
+import typing
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
+
+from resnet_zclass import splits
+from resnet_zclass.errors import InputError
+from resnet_zclass.labels import read_label_table, read_target_table
+from resnet_zclass.options import COMMANDS
+from resnet_zclass.opts import POSITIONAL, as_command, load_options, make_options, parse_options, save_options
+from resnet_zclass.ranges import RANGES, check_ranges
+from resnet_zclass.spots import read_spots, write_spots
+from resnet_zclass.tree import join_manifest
+
+set_hypothesis_home_dir(tempfile.gettempdir())  # or a folder is left where the tests run
+hypothesis.settings.register_profile(
+    "fixed", derandomize=True, database=None, deadline=None, max_examples=int(os.environ.get("N_EXAMPLES", 100)),
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)  # fmt: skip
+hypothesis.settings.load_profile("fixed")
+
+WORDS = st.text(max_size=20) | st.sampled_from(
+    ["", "-", "--", "-1", "a b", "a=b", "'", '"', "é", "None", "true", "1e3"]
+)
+PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
+NUMBERS = st.integers(-(10**20), 10**20) | st.floats() | st.sampled_from([0, 1, -1, 0.5, 2**31, 1e-9])
+
+
+@contextlib.contextmanager
+def scratch_file(name: str, content: str | bytes | None = None):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        if content is not None:
+            path.write_bytes(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
+        yield path
+
+
+# Options
+
+
+def kinds_of(name: str) -> dict[str, typing.Any]:
+    return typing.get_type_hints(COMMANDS[name])
+
+
+def draw_valid(key: str, kind: typing.Any) -> st.SearchStrategy:
+    """Values of the right type and within their range."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    low, high = RANGES.get(key, (-1e6, 1e6))
+    if origin is typing.Literal:
+        return st.sampled_from(args)
+    if origin in (typing.Union, types.UnionType):
+        return st.one_of(*(st.none() if arg is type(None) else draw_valid(key, arg) for arg in args))
+    if origin is tuple and args[-1] is Ellipsis:
+        names = draw_valid(key, args[0])
+        return st.lists(names.filter(lambda value: not str(value).startswith("-")), max_size=3).map(tuple)
+    if origin is tuple:
+        return st.tuples(*(draw_valid(key, arg) for arg in args))
+    return {
+        bool: st.booleans(),
+        int: st.integers(int(np.ceil(low)), int(high)),
+        float: st.floats(low, high, allow_nan=False),
+        str: PLAIN,
+    }[kind]
+
+
+def draw_options(name: str, left_out: tuple[str, ...] = ()) -> st.SearchStrategy:
+    """Valid options of a command, most of them as they are by default."""
+    kinds = {key: draw_valid(key, kind) for key, kind in kinds_of(name).items() if key not in left_out}
+    return st.lists(st.sampled_from(sorted(kinds)), max_size=6, unique=True).flatmap(
+        lambda keys: st.fixed_dictionaries({key: kinds[key] for key in keys})
+    )
+
+
+def with_defaults(name: str, values: dict) -> typing.Any:
+    default = COMMANDS[name]()
+    return dataclasses.replace(
+        default, **{k: v for k, v in values.items() if v is not None or getattr(default, k) is None}
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_any_words_are_options_or_refused(name):
+    keys = sorted(kinds_of(name))
+    flag = st.builds("--{}".format, st.sampled_from(keys)) | st.builds("--{}={}".format, st.sampled_from(keys), WORDS)
+    word = flag | WORDS | NUMBERS.map(str) | st.sampled_from(["--opts", "--opts=demo", "--no_overwrite", "--overwrite"])
+
+    @given(st.lists(word.filter(lambda word: word not in ("-h", "--help")), max_size=6))
+    def check(words):
+        try:
+            options = parse_options(name, words)
+        except InputError as error:
+            assert str(error).strip()
+        else:
+            assert type(options) is COMMANDS[name]
+            check_ranges(dataclasses.asdict(options))
+
+    check()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_any_keywords_are_options_or_refused(name):
+    keys = st.sampled_from(sorted(kinds_of(name))) | WORDS
+    value = WORDS | NUMBERS | st.booleans() | st.none() | st.binary(max_size=3)
+    value |= st.lists(WORDS | NUMBERS | st.none(), max_size=3) | st.dictionaries(WORDS, NUMBERS, max_size=2)
+
+    @given(st.dictionaries(keys.filter(lambda key: key not in ("name", "source")), value, max_size=4))
+    def check(values):
+        try:
+            options = make_options(name, **values)
+        except InputError as error:
+            assert str(error).strip()
+        else:
+            assert type(options) is COMMANDS[name]
+
+    check()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_valid_options_come_back_from_their_file_and_their_command_line(name):
+    is_saved = not any(key in POSITIONAL for key in kinds_of(name))  # those of others are never in a file
+
+    @given(draw_options(name))
+    def check(values):
+        options = with_defaults(name, values)
+        program, command, *words = shlex.split(as_command(name, options))
+        assert (program, command) == ("resnet-zclass", name)
+        assert parse_options(name, words) == options
+        keywords = {key: value for key, value in dataclasses.asdict(options).items() if value is not None}
+        assert make_options(name, **keywords) == options
+        if is_saved:
+            with scratch_file("opts.toml") as path:
+                save_options(path, options)
+                assert load_options(name, path) == options
+
+    check()
+
+
+# Tables
+
+CELLS = st.one_of(
+    WORDS, NUMBERS.map(str),
+    st.sampled_from(["0", "1", "2", "0 1", "2 2", "train", "val", "test", "NA", "a.tif", "1_0", "٣"])
+)  # fmt: skip
+
+
+def draw_table(columns: list[str]) -> st.SearchStrategy:
+    """Text of a CSV with these columns, at times others, in rows of at times other lengths."""
+    header = st.permutations(columns) | st.lists(st.sampled_from(columns) | WORDS, max_size=6)
+    rows = st.lists(st.lists(CELLS, min_size=1, max_size=len(columns) + 1), max_size=5)
+
+    def join(header, rows, quote, mark):
+        cell = (lambda text: '"' + text.replace('"', '""') + '"') if quote else str
+        return mark + "\n".join(",".join(map(cell, row)) for row in [header, *rows])
+
+    return st.builds(join, header, rows, st.booleans(), st.sampled_from(["", "\ufeff"])) | st.text(max_size=80)
+
+
+def check_table(read, name: str, text: str | bytes) -> typing.Any:
+    with scratch_file(name, text) as path:
+        try:
+            return read(path)
+        except InputError as error:
+            assert str(error).strip()
+            return None
+
+
+def read_and_write_spots(path: Path) -> pd.DataFrame:
+    table = read_spots(path)
+    assert np.isfinite(table[["y", "x"]].to_numpy()).all()
+    assert "frame" not in table or (table.frame >= 0).all()
+    predicted = pd.DataFrame({"spot": range(len(table)), "z_um": 0.5, "z_um_sd": 0.1, "reason": ""})
+    write_spots(path, path.with_name(f"z{path.suffix}"), predicted)
+    again = read_spots(path.with_name(f"z{path.suffix}"))
+    pd.testing.assert_frame_equal(again[list(table)], table)
+    return table
+
+
+ITEMS = pd.DataFrame({"split": ["train", "test"], "label": ["0", "1"], "file": ["a.tif", "b.tif"], "page": [0, 0]})
+TABLES = {
+    "class-labels.csv": (["LabelText", "LabelInteger"], read_label_table),
+    "labels.csv": (["Id", "Target", "group"], read_target_table),
+    "spots.csv": (["y", "x", "frame", "track", "source"], read_and_write_spots),
+    "trackmate.csv": (["POSITION_X", "POSITION_Y", "FRAME", "TRACK_ID"], read_and_write_spots),
+    "manifest.csv": (
+        ["split", "label", "file", "page", "group", "plane"],
+        lambda path: join_manifest(path.parent, ITEMS),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_any_text_is_a_table_or_refused(name):
+    columns, read = TABLES[name]
+
+    @given(draw_table(columns))
+    def check(text):
+        check_table(read, name, text)
+
+    check()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_any_bytes_are_a_table_or_refused(name):
+    @given(st.binary(max_size=60))
+    def check(data):
+        check_table(TABLES[name][1], name, ",".join(TABLES[name][0]).encode() + b"\n" + data)
+
+    check()
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters='\0\n\r"'), min_size=1, max_size=6).filter(str.strip)
+
+
+@given(st.dictionaries(NAMES, st.integers(-(10**6), 10**6), min_size=1, max_size=6), st.randoms(use_true_random=False))
+def test_label_tables_are_read_whatever_the_order_of_their_rows(classes, random):
+    hypothesis.assume(len(set(classes.values())) == len(classes))
+    rows = list(classes.items())
+    random.shuffle(rows)
+    text = "LabelText,LabelInteger\n" + "".join(f'"{name}",{number}\n' for name, number in rows)
+    table = check_table(read_label_table, "class-labels.csv", text)
+    assert dict(zip(table.LabelText, table.LabelInteger, strict=True)) == classes
+    assert table.LabelInteger.is_monotonic_increasing
+
+
+@given(
+    st.dictionaries(
+        NAMES.filter(lambda name: name == name.strip()),
+        st.sets(st.integers(0, 99_999), min_size=1, max_size=4),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_target_tables_say_what_was_written(targets):
+    text = "Id,Target\n" + "".join(f'"{name}",{" ".join(map(str, some))}\n' for name, some in targets.items())
+    table = check_table(read_target_table, "labels.csv", text)
+    assert dict(zip(table.Id, table.Target, strict=True)) == {n: tuple(sorted(some)) for n, some in targets.items()}
+
+
+@given(st.permutations(range(4)))
+def test_manifests_are_joined_whatever_the_order_of_their_rows(order):
+    items = pd.DataFrame({"split": "train", "label": list("0101"), "file": list("aabb"), "page": [0, 1, 0, 1]})
+    rows = items.assign(group=list("wxyz"), z_um=[0.0, 0.5, 1.0, 1.5])
+    with scratch_file("manifest.csv", rows.iloc[order].to_csv(index=False)) as path:
+        joined = join_manifest(path.parent, items)
+    pd.testing.assert_frame_equal(joined[list(rows)], rows, check_dtype=False)
+
+
+# Splits
+
+GROUPS = st.lists(st.integers(0, 12), min_size=1, max_size=40)
+SEEDS = st.integers(0, 2**31 - 1)
+SHARES = st.tuples(*[st.integers(0, 20)] * 3).filter(any).map(lambda parts: tuple(part / sum(parts) for part in parts))
+
+
+def check_whole_groups(groups, dealt) -> None:
+    assert len(dealt) == len(groups)
+    assert len(set(zip(groups, dealt.tolist(), strict=True))) == len(set(groups))
+
+
+def count_groups(groups, dealt, names) -> list[int]:
+    return [len({group for group, name in zip(groups, dealt, strict=True) if name == wanted}) for wanted in names]
+
+
+@given(GROUPS, SHARES, SEEDS, st.randoms(use_true_random=False))
+def test_groups_stay_whole_in_their_shares_whatever_the_order(groups, shares, seed, random):
+    split = splits.split_by_group(groups, shares, seed)
+    check_whole_groups(groups, split)
+    counts, n = count_groups(groups, split, splits.SPLITS), len(set(groups))
+    assert sum(counts) == n
+    assert all(share or not count for count, share in zip(counts, shares, strict=True))
+    if n >= np.count_nonzero(shares):
+        assert all(count or not share for count, share in zip(counts, shares, strict=True))
+    if all(count > 1 for count in counts):
+        assert all(abs(count - n * share) < 1 for count, share in zip(counts, shares, strict=True))
+    order = random.sample(range(len(groups)), len(groups))
+    again = splits.split_by_group([groups[i] for i in order], shares, seed)
+    np.testing.assert_array_equal(again, split[order])
+
+
+@given(GROUPS, SEEDS, st.data())
+def test_numbers_of_groups_are_met(groups, seed, data):
+    n = len(set(groups))
+    train, val = data.draw(st.integers(0, n + 1)), data.draw(st.integers(0, n + 1))
+    if train + val > n:
+        with pytest.raises(InputError, match="--train_num"):
+            splits.split_by_group(groups, seed=seed, train_num=train, val_num=val)
+        return
+    split = splits.split_by_group(groups, seed=seed, train_num=train, val_num=val)
+    assert count_groups(groups, split, splits.SPLITS) == [train, val, n - train - val]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=40),
+    SHARES,
+    SEEDS,
+    st.randoms(use_true_random=False),
+)
+def test_groups_of_one_label_have_the_shares_of_all(rows, shares, seed, random):
+    groups, labels = [f"{g}/{k}" for g, k in rows], [k for _, k in rows]
+    split = splits.split_by_group(groups, shares, seed, labels=labels)
+    check_whole_groups(groups, split)
+    for label in set(labels):
+        own = [g for g, k in zip(groups, labels, strict=True) if k == label]
+        expected = splits.split_by_group(own, shares, seed)
+        there = [name for name, k in zip(split, labels, strict=True) if k == label]
+        assert count_groups(own, there, splits.SPLITS) == count_groups(own, expected, splits.SPLITS)
+    order = random.sample(range(len(rows)), len(rows))
+    again = splits.split_by_group([groups[i] for i in order], shares, seed, labels=[labels[i] for i in order])
+    np.testing.assert_array_equal(again, split[order])
+
+
+@given(GROUPS, st.integers(0, 8), SEEDS, st.randoms(use_true_random=False))
+def test_folds_hold_whole_groups_in_nearly_equal_numbers(groups, n_folds, seed, random):
+    n = len(set(groups))
+    if not 2 <= n_folds <= n:
+        with pytest.raises(InputError, match="--folds"):
+            splits.split_in_folds(groups, n_folds, seed)
+        return
+    fold = splits.split_in_folds(groups, n_folds, seed)
+    check_whole_groups(groups, fold)
+    counts = count_groups(groups, fold, range(n_folds))
+    assert sum(counts) == n and max(counts) - min(counts) <= 1
+    order = random.sample(range(len(groups)), len(groups))
+    np.testing.assert_array_equal(splits.split_in_folds([groups[i] for i in order], n_folds, seed), fold[order])
+
+
+TARGETS = st.lists(st.tuples(st.integers(0, 15), st.sets(st.integers(0, 3), max_size=4)), min_size=1, max_size=40)
+
+
+def to_targets(rows) -> tuple[np.ndarray, list[str]]:
+    return np.array([[k in some for k in range(4)] for _, some in rows], float), [f"g{group}" for group, _ in rows]
+
+
+@given(TARGETS, SHARES, SEEDS, st.randoms(use_true_random=False))
+def test_groups_of_several_labels_stay_whole_whatever_the_order(rows, shares, seed, random):
+    targets, groups = to_targets(rows)
+    split = splits.split_multi_label(targets, groups, shares, seed)
+    check_whole_groups(groups, split)
+    assert all(share or name not in split for name, share in zip(splits.SPLITS, shares, strict=True))
+    order = random.sample(range(len(rows)), len(rows))
+    again = splits.split_multi_label(targets[order], [groups[i] for i in order], shares, seed)
+    np.testing.assert_array_equal(again, split[order])
+
+
+@given(TARGETS, st.integers(0, 6), SEEDS, st.randoms(use_true_random=False))
+def test_folds_of_several_labels_hold_whole_groups(rows, n_folds, seed, random):
+    targets, groups = to_targets(rows)
+    if not 2 <= n_folds <= len(set(groups)):
+        with pytest.raises(InputError, match="--folds"):
+            splits.fold_multi_label(targets, groups, n_folds, seed)
+        return
+    fold = splits.fold_multi_label(targets, groups, n_folds, seed)
+    check_whole_groups(groups, fold)
+    assert set(fold) <= set(range(n_folds))
+    order = random.sample(range(len(rows)), len(rows))
+    again = splits.fold_multi_label(targets[order], [groups[i] for i in order], n_folds, seed)
+    np.testing.assert_array_equal(again, fold[order])
+
+
+@given(TARGETS, st.floats(0.01, 0.99), SEEDS, st.booleans(), st.randoms(use_true_random=False))
+def test_validation_is_carved_by_group_or_said_not_to_be(rows, fraction, seed, several, random):
+    targets, groups = to_targets(rows)
+    labels = [min(some, default=0) for _, some in rows]
+    truth = {"targets": targets} if several else {"labels": labels}
+    try:
+        chosen, by_group = splits.carve_validation(groups, fraction, seed, **truth)
+    except InputError as error:
+        assert "validation images" in str(error).lower()
+        return
+    assert 0 < chosen.sum() < len(rows)
+    has = targets if several else np.eye(4)[labels]
+    assert ((has.sum(axis=0) == 0) | has[~chosen].any(axis=0)).all()  # every label is trained on
+    assert by_group == (
+        not {g for g, own in zip(groups, chosen, strict=True) if own}
+        & {g for g, own in zip(groups, chosen, strict=True) if not own}
+    )
+    if by_group:  # or images have no names, and their order says which is meant
+        order = random.sample(range(len(rows)), len(rows))
+        truth = {key: [values[i] for i in order] for key, values in truth.items()}
+        again, _ = splits.carve_validation([groups[i] for i in order], fraction, seed, **truth)
+        if len(set(groups)) < len(groups):
+            np.testing.assert_array_equal(again, chosen[order])
+
+
+@given(st.lists(st.tuples(st.sampled_from(splits.SPLITS), st.integers(0, 3)), min_size=1, max_size=40), SEEDS)
+def test_a_random_split_has_the_counts_of_the_one_given(rows, seed):
+    given_splits, labels = map(list, zip(*rows, strict=True))
+    shuffled = splits.shuffle_splits(given_splits, labels, seed)
+    assert sorted(zip(shuffled, labels, strict=True)) == sorted(zip(given_splits, labels, strict=True))
+    np.testing.assert_array_equal(splits.shuffle_splits(given_splits, labels, seed), shuffled)
+
+
+@pytest.mark.parametrize("shares", [(np.nan, 0.5, 0.5), (0.5, np.nan, 0.5), (np.inf, 0.0, 0.0), (1.0,), ()])
+def test_shares_that_are_none_are_refused(shares):
+    for split in (
+        lambda: splits.split_by_group(range(9), shares),
+        lambda: splits.split_multi_label(np.eye(9), range(9), shares),
+    ):
+        with pytest.raises(InputError, match="--fractions"):
+            split()
