@@ -37,6 +37,10 @@ def read_scores(folder: Path) -> dict[str, Any]:
         scores = json.loads((folder / "metrics.json").read_text())
         if not all(isinstance(scores[key], int | float) for key in ("n", "accuracy")):
             raise ValueError("n and accuracy are no numbers")
+        for key, value in scores.items():
+            kind = {"split": str, "data_path": str, "per_class": dict}.get(key, int | float | None)
+            if not isinstance(value, kind):
+                raise ValueError(f"{key} is {value!r}")
         return scores
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} is no whole evaluation (metrics.json: {error}); evaluate the run first.") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import logging
 import multiprocessing.resource_tracker
 import signal
@@ -57,6 +58,15 @@ have workers of their own.
             f"--dask_scheduler is {LOCAL}, an address such as tcp://host:8786, or a scheduler file that is there. "
             f"Received: {scheduler}."
         )
+    if scheduler != LOCAL and Path(scheduler).is_file() and not _has_address(Path(scheduler)):
+        raise InputError(f"--dask_scheduler {scheduler} is no file of a scheduler; start one with --scheduler-file.")
+
+
+def _has_address(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_text(encoding="utf-8"))["address"], str)
+    except (ValueError, LookupError, TypeError):
+        return False
 
 
 def count_local_workers(workers: int | None, n_tasks: int) -> tuple[int, int]:

@@ -36,6 +36,7 @@ EXPORT_FILES = {
 }
 MAX_DIFFERENCE = 1e-4  # of a probability between Keras and an export of the same model
 SERVING = ("onnx", "litert")  # exports that predictions may be made with
+MEASURED = ("max_difference", "crops_per_s", "keras_crops_per_s")  # of every export
 METADATA_KEY = "resnet_zclass"
 METADATA_FILE = f"{METADATA_KEY}.json"
 ONNX_IN_PACKAGE = "weights.onnx"
@@ -306,11 +307,13 @@ def read_exports(run_path: str | Path) -> dict[str, dict[str, Any]]:
     path = Path(run_path) / EXPORT_FOLDER / EXPORTS_FILE
     if not path.is_file():
         return {}
-    wanted = {"file", "model_sha256", "max_difference", "int8", "crops_per_s", "keras_crops_per_s"}
+    wanted = {"file", "model_sha256", "int8", *MEASURED}
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         if not all(wanted <= set(entry) and Path(entry["file"]).name == entry["file"] for entry in table.values()):
             raise ValueError("an entry lacks something, or its file lies elsewhere")
+        if not all(isinstance(entry[key], int | float) for entry in table.values() for key in MEASURED):
+            raise ValueError("what was measured is no number")
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}); remove it and export again.") from error
     return table

@@ -57,6 +57,8 @@ def main(options: ExportOptions) -> None:
     source = locate(options.load_logs_path)
     path = name_export(source, name, options.save_path, options.int8)
     check_free(name, path, options.overwrite)
+    if not options.save_path:
+        read_exports(source)  # which the export is entered into
     classifier = read_classifier(source, options.data_path)
     write = choose_writer(classifier, name, options.int8, about)
     with stage(name, path, options.overwrite) as partial:

@@ -66,15 +66,21 @@ def _swap(partial: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def _parents_of(path: Path) -> Iterator[None]:
-    """Makes the folders above `path`; those that it made go again, if empty, when the block fails."""
+    """Makes the folders above `path`; those that it made go again, if empty, when the block fails.
+
+    Raises:
+        InputError: If the block may not write there.
+    """
     missing = [parent for parent in path.parents if not parent.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield
-    except BaseException:
+    except BaseException as error:
         for parent in missing:
             with contextlib.suppress(OSError):
                 parent.rmdir()
+        if isinstance(error, OSError) and error.errno and str(path.with_name(f".{path.stem}.partial-")) in str(error):
+            raise InputError(f"{path} cannot be written ({os.strerror(error.errno)}); choose another name.") from error
         raise
 
 

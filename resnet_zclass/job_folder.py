@@ -101,7 +101,7 @@ class JobFolder:
         done = {}
         with contextlib.suppress(FileNotFoundError), (self.path / DONE_FILE).open(encoding="utf-8") as file:
             for line in file:
-                with contextlib.suppress(ValueError):  # the line at which an earlier job was killed
+                with contextlib.suppress(ValueError, TypeError):  # the line at which an earlier job was killed
                     name, stamp, count = json.loads(line)
                     done[name] = stamp, count
         return done
@@ -140,7 +140,6 @@ class JobFolder:
         if n_skipped:
             print(f"skipped: {n_skipped} of {len(inputs)} inputs, which are done and have not changed", flush=True)
         if todo:
-            self._start(todo)
             for item, stamp, count, reason in self._run(task, todo, title, scheduler, workers):
                 if reason:
                     failed[item.name] = reason
@@ -174,6 +173,7 @@ class JobFolder:
         stamps, n_failed = {item.name: item.stamp() for item in todo}, 0
         step = max(1, len(todo) // 10)
         with open_client(scheduler, n_workers) as client, count_up(title, total=len(todo)) as advance:
+            self._start(todo)
             for n, (item, count, reason) in enumerate(map_tasks(client, work, todo, title), start=1):
                 reason = reason.replace(str(item.files[0]), item.name)
                 advance(1)

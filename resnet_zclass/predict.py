@@ -19,7 +19,7 @@ from resnet_zclass.options import PredictOptions
 from resnet_zclass.opts import list_changes, pick, require
 from resnet_zclass.predictions import build_table, predict_parts
 from resnet_zclass.provenance import hash_files, write_record
-from resnet_zclass.runs import MODEL_FILE, Run, read_run
+from resnet_zclass.runs import MODEL_FILE, NEEDED, Run, read_run
 
 TRACKS_FILE = "tracks.csv"
 
@@ -39,37 +39,50 @@ def main(options: PredictOptions) -> None:
     if options.dask_scheduler or options.dask_workers is not None:
         rz.dask_jobs.check_scheduler(options.dask_scheduler, options.dask_workers)
         return _predict_with_dask(options)
-    npy_path = _check_outputs(options.inputs, options.pred_save_path, options.pred_save_name, options.overwrite)
+    read = [*options.inputs, *filter(None, [options.spots]), *(Path(options.load_logs_path) / name for name in NEEDED)]
+    npy_path = _check_outputs(read, options.pred_save_path, options.pred_save_name, options.overwrite)
     _check_tracks(options)
     run = read_run(options.load_logs_path)
     how = pick(options, "pixel_um", "any_pixel_size", "average_views")
     engine, parts = predict_parts(run, options.inputs, options.spots, options.batch_size, options.engine, **how)
     columns: dict[str, None] = {}
     n_rows = 0
-    with contextlib.closing(parts), contextlib.ExitStack() as stack:  # both files or none
-        append_table = stack.enter_context(growing_table(options.pred_save_path))
-        append_array = stack.enter_context(growing_array(npy_path)) if npy_path else None
+    with _tracks_folder(options) as tracks_folder:  # before anything is predicted that could not be written
+        with contextlib.closing(parts), contextlib.ExitStack() as stack:  # both files or none
+            append_table = stack.enter_context(growing_table(options.pred_save_path))
+            append_array = stack.enter_context(growing_array(npy_path)) if npy_path else None
 
-        def write(rows: list[dict], probabilities: np.ndarray) -> None:
-            columns.update(dict.fromkeys(key for row in rows for key in row))
-            append_table(build_table(run, rows, probabilities, list(columns)))
-            if append_array:
-                append_array(probabilities)
+            def write(rows: list[dict], probabilities: np.ndarray) -> None:
+                columns.update(dict.fromkeys(key for row in rows for key in row))
+                append_table(build_table(run, rows, probabilities, list(columns)))
+                if append_array:
+                    append_array(probabilities)
 
-        append = stack.enter_context(working_behind(write))  # while the next part is predicted
-        for rows, probabilities in parts:
-            append(rows, probabilities)
-            n_rows += len(rows)
-    files = [file for of in rz.predictions.find_images(run, options.inputs).values() for file in of]
-    made_from = {"model_sha256": hash_file(run.path / MODEL_FILE), "engine": engine, "inputs": hash_files(files)}
-    write_record(options.pred_save_path, **made_from, options=list_changes("predict", options))
-    print(f"rows: {n_rows}, in {options.pred_save_path}; engine: {engine}")
-    if run.cut_out and run.z_um is None:
-        print("note: the run does not know its z step, so z_um is empty; label is the plane.")
-    if options.tracks_save_path:
-        write_tracks(options)
+            append = stack.enter_context(working_behind(write))  # while the next part is predicted
+            for rows, probabilities in parts:
+                append(rows, probabilities)
+                n_rows += len(rows)
+        write_record(options.pred_save_path, **_describe_sources(run, engine, options))
+        print(f"rows: {n_rows}, in {options.pred_save_path}; engine: {engine}")
+        if run.cut_out and run.z_um is None:
+            print("note: the run does not know its z step, so z_um is empty; label is the plane.")
+        if tracks_folder:
+            write_tracks(options, tracks_folder)
     if npy_path:
         print(f"probabilities {(n_rows, probabilities.shape[1])}: {npy_path}")
+
+
+def _describe_sources(run: Run, engine: str, options: PredictOptions) -> dict[str, object]:
+    """What a table of predictions is made from: model, engine, options, and the SHA-256 of every image."""
+    files = [file for of in rz.predictions.find_images(run, options.inputs).values() for file in of]
+    made_from = {"model_sha256": hash_file(run.path / MODEL_FILE), "engine": engine}
+    return made_from | {"options": list_changes("predict", options), "inputs": hash_files(files)}
+
+
+def _tracks_folder(options: PredictOptions) -> contextlib.AbstractContextManager[Path | None]:
+    if not options.tracks_save_path:
+        return contextlib.nullcontext()
+    return whole_folder(options.tracks_save_path, options.overwrite, mark=TRACKS_FILE)
 
 
 def _check_tracks(options: PredictOptions) -> None:
@@ -88,10 +101,14 @@ def _check_tracks(options: PredictOptions) -> None:
         raise InputError(f"--tracks_save_path: {options.spots} has no column frame, so it is no movie's.")
     if options.smooth:
         rz.extras.check_installed(["filterpy"], extra="tracks")
-    check_replaceable(options.tracks_save_path, options.overwrite, mark=TRACKS_FILE)
+    folder = Path(options.tracks_save_path).absolute()
+    for path in (Path(name).absolute() for name in (options.pred_save_path, options.pred_save_name) if name):
+        if path == folder or path in folder.parents or folder in path.parents:
+            raise InputError(f"--tracks_save_path {folder} and {path} lie in each other; choose another name.")
+    check_replaceable(folder, options.overwrite, mark=TRACKS_FILE)
 
 
-def write_tracks(options: PredictOptions) -> None:
+def write_tracks(options: PredictOptions, folder: Path) -> None:
     """Writes the spots again with their z, what became of every track, and a picture; says what it wrote."""
     table = pd.read_csv(options.pred_save_path, dtype={"track": str, "reason": str})
     table = table.assign(track=table.get("track", ""), reason=table.reason.fillna(""))
@@ -100,14 +117,13 @@ def write_tracks(options: PredictOptions) -> None:
         print(f"smoothed: beads diffuse by {step_um:.3g} um in z from frame to frame")
     pixel_um = options.pixel_um or rz.images.read_pixel_um(table.file[0])
     spots_path = Path(options.spots)
-    with whole_folder(options.tracks_save_path, options.overwrite, mark=TRACKS_FILE) as folder:
-        for path in rz.spots.list_spot_files(spots_path) if spots_path.is_dir() else [spots_path]:
-            own = table[table.file.map(lambda file: Path(file).stem) == path.stem] if spots_path.is_dir() else table
-            rz.spots.write_spots(path, folder / path.name, own)
-        summary = rz.tracks.summarise_tracks(table, pixel_um, options.frame_s)
-        summary.to_csv(folder / TRACKS_FILE, index=False)
-        if len(summary):
-            rz.tracks.draw_tracks(table, folder / "tracks.png", pixel_um)
+    for path in rz.spots.list_spot_files(spots_path) if spots_path.is_dir() else [spots_path]:
+        own = table[table.file.map(lambda file: Path(file).stem) == path.stem] if spots_path.is_dir() else table
+        rz.spots.write_spots(path, folder / path.name, own)
+    summary = rz.tracks.summarise_tracks(table, pixel_um, options.frame_s)
+    summary.to_csv(folder / TRACKS_FILE, index=False)
+    if len(summary):
+        rz.tracks.draw_tracks(table, folder / "tracks.png", pixel_um)
     lengths = "" if pixel_um else ", y and x in pixels (--pixel_um tells their size)"
     print(f"spots with z, and {len(summary)} tracks{lengths}: {options.tracks_save_path}")
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -48,8 +49,11 @@ def main(options: PretrainOptions) -> None:
             f"--microscopes must be a multiple of {TOGETHER}. Received: --microscopes {options.microscopes}."
         )
     check_range("episodes", options.episodes, 1)
+    if not options.learning_rate > 0:
+        raise InputError(f"--learning_rate must be above 0. Received: --learning_rate {options.learning_rate:g}.")
     save_path = Path(options.save_path)
     check_output(save_path, options.overwrite)
+    build(options.model_name, options.stem_stride)  # says now what cannot be
     folder = claim_folder(Path(f"{save_path}.parts"), options)
     try:
         backbone = pretrain(
@@ -84,11 +88,24 @@ def claim_folder(folder: Path, options: PretrainOptions) -> Path:
         if name not in ("save_path", "overwrite", "processes")
     }
     path = folder / RECIPE_FILE
-    if path.is_file() and json.loads(path.read_text()) != recipe:
+    if path.is_file() and _read_recipe(path) != recipe:
         raise InputError(f"{folder} is of another recipe, see {path}; give the same options, or remove it.")
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(recipe, indent=1))
     return folder
+
+
+def _read_recipe(path: Path) -> object:
+    """What is in the file; None of one that is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        return None
+
+
+def build(model_name: str, stem_stride: int) -> Any:
+    """The backbone: crops `(N, 32, 32, 1)`, normalised, to features `(N, F)`."""
+    return rz.backbones.build_backbone(model_name, (CROP_PX, CROP_PX, 1), stem_stride=stem_stride)
 
 
 def pretrain(
@@ -117,18 +134,26 @@ def pretrain(
         seed: Of weights, microscopes and all that is drawn.
 
     Returns:
-        The backbone: crops `(N, 32, 32, 1)`, normalised, to features `(N, F)`.
+        The backbone, as of `build`.
+
+    Raises:
+        InputError: If what the folder holds is damaged.
     """
     keras = rz.backend.keras
     keras.utils.set_random_seed(seed)
-    backbone = rz.backbones.build_backbone(model_name, (CROP_PX, CROP_PX, 1), stem_stride=stem_stride)
+    backbone = build(model_name, stem_stride)
     steps = microscopes // TOGETHER * episodes
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
     backbone.compile(keras.optimizers.Adam(rate), rz.losses.FewShotLoss(N_SUPPORT, N_CROPS))
     backbone.optimizer.build(backbone.trainable_variables)
     history = _read_history(folder)
     if history:
-        backbone.load_weights(folder / STATE_FILE.format(len(history)))
+        path = folder / STATE_FILE.format(len(history))
+        try:
+            backbone.load_weights(path)
+        except Exception as error:  # Keras and h5py raise what they like
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"{path} is damaged ({reason}); remove {folder} to begin anew.") from error
         print(f"{folder}: going on from epoch {len(history) + 1}.")
     with _start_pool(processes) as pool:
         test_set = next(_simulate_epochs(pool, seed, TEST, [0], TEST_MICROSCOPES, TEST_EPISODES))
@@ -213,7 +238,10 @@ def _prepare_worker() -> None:
 
 def _read_history(folder: Path) -> list[dict[str, str]]:
     path = folder / HISTORY_FILE
-    return list(csv.DictReader(path.open(newline=""))) if path.is_file() else []
+    try:
+        return list(csv.DictReader(path.open(newline=""))) if path.is_file() else []
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path} is damaged ({error}); remove {folder} to begin anew.") from error
 
 
 def _write_history(folder: Path, history: list[dict]) -> None:

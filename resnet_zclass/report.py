@@ -65,7 +65,7 @@ def renew_report(run: Run, evaluation: str = "evaluation") -> Path:
     try:
         table = pd.read_csv(folder / "predictions.csv", dtype={"true_label": str, "label": str}, **READ_TEXT)
         probabilities = table[[f"p_{name}" for name in run.class_names]].to_numpy(float)
-        rows, truth = table[["file", "page"]], read_truth(run, table.true_label)
+        rows, truth = table[["file", "page"]], read_truth(run, table["true_label"])
         if len(table) != scores["n"] or not np.isfinite(probabilities).all():
             raise ValueError(f"{len(table)} rows of {scores['n']}")
     except (OSError, KeyError, ValueError, AttributeError, TypeError) as error:
@@ -136,17 +136,13 @@ def write_report(
     """
     several = run.thresholds is not None
     heat_map = folder / HEAT_MAPS_FILE
-    if crops is not None and predict is not None:
-        examples = highlights.pick_examples(truth, probabilities)
-        images = crops[np.array([image for image, _ in examples])]
-        maps = [rz.heat_maps.occlude(predict, image, k) for image, (_, k) in zip(images, examples, strict=True)]
-        draw_heat_maps(images, np.stack(maps), [run.class_names[k] for _, k in examples], heat_map)
     shown = Shown(run, rows, truth, probabilities, crops)
     are_planes = "within_one" in scores
     worst = shown.take(highlights.rank_worst(truth, probabilities, are_planes)[:N_SHOWN])
     uncertain = shown.take(highlights.rank_uncertain(probabilities, several)[:N_SHOWN])
     headings, score_rows = headlines.tabulate_scores(scores)
-    page = compose_page(
+    compose = functools.partial(  # all that may be damaged is read before anything is written
+        compose_page,
         "report.html",
         title=f"{run.path.resolve().name}: split {scores.get('split', '')}",
         lead=_lead(scores),
@@ -164,11 +160,16 @@ def write_report(
         worst_words="Planes farthest from the true one." if are_planes else "Those with the largest cross-entropy.",
         worst=worst,
         uncertain=uncertain,
-        heat_map=heat_map if predict is not None else None,
         command=as_command("train", run.options),
         environment=list(_read_environment(run).items()),
         crops=shown.crops,
     )
+    if crops is not None and predict is not None:
+        examples = highlights.pick_examples(truth, probabilities)
+        images = crops[np.array([image for image, _ in examples])]
+        maps = [rz.heat_maps.occlude(predict, image, k) for image, (_, k) in zip(images, examples, strict=True)]
+        draw_heat_maps(images, np.stack(maps), [run.class_names[k] for _, k in examples], heat_map)
+    page = compose(heat_map=heat_map if predict is not None else None)
     with whole_file(folder / REPORT_FILE) as partial:
         partial.write_text(page, encoding="utf-8")
     if predict is None:

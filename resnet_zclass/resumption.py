@@ -9,7 +9,6 @@ import numpy as np
 import resnet_zclass as rz
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import whole_file
-from resnet_zclass.labels import READ_TEXT
 from resnet_zclass.loader import Dataset
 from resnet_zclass.options import TrainOptions
 from resnet_zclass.opts import load_options, save_options
@@ -21,6 +20,7 @@ from resnet_zclass.runs import (
     ROUND_FOLDERS,
     SPLIT_FILE,
     check_free,
+    read_classes,
     read_split,
 )
 
@@ -95,13 +95,12 @@ def check_same_options(path: Path, options: TrainOptions) -> None:
 def check_same_data(path: Path, data: Dataset) -> None:
     """Raises `InputError` with what has changed about the images, their split or classes since the run began."""
     columns = ["file", "page", *OWN, "split"]
-    known = read_split(path / SPLIT_FILE)[columns].astype({"page": int})
+    known = read_split(path / SPLIT_FILE)[columns]
     found = data.items[columns].reset_index(drop=True)
     changes = []
     if not np.array_equal(known.to_numpy(str), found.to_numpy(str)):
         changes = _list_changes(known.set_index(["file", "page"]), found.set_index(["file", "page"]))
-    classes = pd.read_csv(path / "classes.csv", dtype={"LabelText": str}, **READ_TEXT)
-    if list(classes.LabelText) != list(data.classes.LabelText):
+    if list(read_classes(path).LabelText) != list(data.classes.LabelText):
         changes.append("its classes or their order are others")
     if changes:
         raise InputError(

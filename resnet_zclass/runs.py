@@ -33,6 +33,7 @@ MODEL_FILE = "model.keras"
 SPLIT_FILE = "split.csv"  # which images the run was trained, validated and is to be tested on
 CROPS_FILE = "crops.json"  # what its crops are like
 FOLDS_FILE = "folds.json"
+NEEDED = (MODEL_FILE, "opts.toml", "classes.csv", SPLIT_FILE, CROPS_FILE)  # of a finished run
 ENVIRONMENT_FILE = "environment.json"  # what software and machine it was trained with
 CALIBRATION_FILE = "calibration.json"  # what its split val taught of how far to trust it
 FAMILIAR_FILE = "familiar.npz"  # what the beads that it was trained on look like
@@ -88,8 +89,8 @@ class Run:
         path = self.path / CALIBRATION_FILE
         try:
             found = json.loads(path.read_text()) if path.is_file() else None
-            return found and {key: float(value) for key, value in found.items()}
-        except (ValueError, TypeError, AttributeError) as error:
+            return found and {key: float(found[key]) for key in ("set_threshold", *found)}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{path} is damaged ({error}); remove it to predict without it.") from error
 
     @functools.cached_property
@@ -127,7 +128,8 @@ class Run:
             print(f"warning: {self.path / MODEL_FILE} is not the one that its training wrote.", file=sys.stderr)
         if model.output_shape[-1] != len(self.classes):
             raise InputError(
-                f"{self.path / 'classes.csv'} has {len(self.classes)} classes, the model {model.output_shape[-1]}."
+                f"{self.path / 'classes.csv'} has {len(self.classes)} classes, the model {model.output_shape[-1]}; one "
+                "of them is another run's."
             )
         return model
 
@@ -138,15 +140,15 @@ class Run:
             InputError: If the set has changed since: an image was trained on, but now is to be tested on, or the like.
         """
         path = self.path / SPLIT_FILE
+        known = read_split(path).set_index(["file", "page"])
+        n_gone = len(known) - len(data.items)
         try:
-            known = read_split(path).set_index(["file", "page"])
-            n_gone = len(known) - len(data.items)
             known = known.loc[list(zip(data.items.file, data.items.page, strict=True))]
-            splits, facts = known.split.to_numpy(), known[OWN].to_numpy()
-        except (OSError, KeyError, ValueError, AttributeError) as error:
+        except KeyError as error:
             raise InputError(f"{path} does not know all images of {data.path}; the set has changed since.") from error
-        if len(splits) != len(data.items) or not set(splits) <= set(SPLITS):
-            raise InputError(f"{path} is damaged: every image wants one row with split train, val or test.")
+        splits, facts = known.split.to_numpy(), known[OWN].to_numpy()
+        if len(splits) != len(data.items):
+            raise InputError(f"{path} is damaged: an image has several rows; train the run again.")
         if (facts != data.items[OWN].to_numpy(str)).any():
             raise InputError(f"{data.path} has changed since {self.path} was trained on it; train again.")
         if n_gone:
@@ -183,19 +185,10 @@ def read_run(path: str | Path) -> Run:
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"{path} is not a folder; the folder of a run is wanted.")
-    for name in (MODEL_FILE, "opts.toml", "classes.csv", SPLIT_FILE, CROPS_FILE):
+    for name in NEEDED:
         if not (path / name).is_file():
             raise InputError(f"{path} has no {name}; the folder of a finished run is wanted.")
-    try:
-        classes = pd.read_csv(path / "classes.csv", dtype={"LabelText": str}, **READ_TEXT)
-        columns = [*CLASS_COLUMNS, *(["threshold"] if "threshold" in classes else [])]
-        classes = classes[columns].astype({"LabelInteger": int, "z_um": float})
-        if "threshold" in classes and not classes.threshold.astype(float).between(0, 1).all():
-            raise ValueError("a threshold does not lie in 0..1")
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{path / 'classes.csv'} is not a table of {', '.join(CLASS_COLUMNS)}: {error}") from error
-    if classes.empty or classes.LabelText.isna().any() or classes.LabelText.duplicated().any():
-        raise InputError(f"{path / 'classes.csv'} is damaged: LabelText is empty or stands twice.")
+    classes = read_classes(path)
     options = load_options("train", path / "opts.toml")
     try:
         facts = json.loads((path / CROPS_FILE).read_text())
@@ -208,7 +201,7 @@ def read_run(path: str | Path) -> Run:
             path,
             options,
             classes,
-            facts["dtype"],
+            np.dtype(facts["dtype"]).name,
             crop_shape,
             resized,
             cut_out,
@@ -218,18 +211,36 @@ def read_run(path: str | Path) -> Run:
         raise InputError(f"{path / CROPS_FILE} is damaged: {error}") from error
 
 
+def read_classes(path: Path) -> "pd.DataFrame":
+    """Reads the classes in the folder of a run, as `Run` has them."""
+    table_path = path / "classes.csv"
+    try:
+        classes = pd.read_csv(table_path, dtype={"LabelText": str}, **READ_TEXT)
+        columns = [*CLASS_COLUMNS, *(["threshold"] if "threshold" in classes else [])]
+        classes = classes[columns].astype({"LabelInteger": int, "z_um": float})
+        if "threshold" in classes and not classes.threshold.astype(float).between(0, 1).all():
+            raise ValueError("a threshold does not lie in 0..1")
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{table_path} is not a table of {', '.join(CLASS_COLUMNS)}: {error}") from error
+    if classes.empty or classes.LabelText.isna().any() or classes.LabelText.duplicated().any():
+        raise InputError(f"{table_path} is damaged: LabelText is empty or stands twice.")
+    return classes
+
+
 def read_split(path: Path) -> "pd.DataFrame":
     """Reads which images a run knows, and the split of each.
 
     Raises:
-        InputError: If the table cannot be read or lacks a column.
+        InputError: If the table cannot be read, lacks a column, or a split is none.
     """
     try:
-        known = pd.read_csv(path, dtype=dict.fromkeys(("file", "split", *OWN), str), **READ_TEXT)
+        known = pd.read_csv(path, dtype=dict.fromkeys(("file", "split", *OWN), str) | {"page": int}, **READ_TEXT)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}); train the run again.") from error
     if not {"file", "page", "split", *OWN} <= set(known):
         raise InputError(f"{path} wants the columns file, page, {', '.join(OWN)}, split; train the run again.")
+    if not known.split.isin(SPLITS).all():
+        raise InputError(f"{path} is damaged: a split is none of {', '.join(SPLITS)}; train the run again.")
     return known
 
 

@@ -109,7 +109,8 @@ def save_plain(plain: "Plain", save_path: str | Path, stored: tuple[list, list] 
         predicted = _predict(again, images)
         shapes = [values.shape for values in predicted]
         if shapes != [values.shape for values in expected]:
-            raise InputError(f"the predictions are of shape {shapes}, not those to compare with.")
+            known = [values.shape for values in expected]
+            raise InputError(f"--check_path: the model's predictions are of shape {shapes}, those stored of {known}.")
         difference = max(_largest(a, b) for a, b in zip(predicted, expected, strict=True))
         if max(differences, default=0.0) > 0 or not difference <= TOLERANCE:
             raise InputError(
@@ -155,7 +156,11 @@ def _draw(model) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def _predict(model, images: list[np.ndarray]) -> list[np.ndarray]:
-    outputs = model.predict_on_batch(images if len(images) > 1 else images[0])
+    try:
+        outputs = model.predict_on_batch(images if len(images) > 1 else images[0])
+    except Exception as error:  # Keras and TensorFlow raise a dozen kinds
+        words, wanted = [f"{array.shape} {array.dtype}" for array in images], [tensor.shape for tensor in model.inputs]
+        raise InputError(f"the model takes {wanted}; --check_path: its images are {', '.join(words)}.") from error
     return outputs if isinstance(outputs, list) else [outputs]
 
 

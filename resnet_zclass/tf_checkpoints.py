@@ -31,7 +31,10 @@ def find_checkpoint(path: str | Path) -> Path | None:
     if (path / SAVED_MODEL_FILE).is_file():
         return path / "variables" / "variables"
     if path.is_dir():
-        latest = tf.train.latest_checkpoint(str(path))
+        try:
+            latest = tf.train.latest_checkpoint(str(path))
+        except Exception as error:  # TensorFlow's own, or of text that is none
+            raise InputError(f"{path / 'checkpoint'} is damaged; give the .index file of a checkpoint.") from error
         return Path(latest) if latest else None
     prefix = path.with_suffix("") if path.suffix == ".index" else path
     return prefix if prefix.with_name(f"{prefix.name}.index").is_file() else None

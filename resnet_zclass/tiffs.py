@@ -179,26 +179,28 @@ def _refuse_unreadable(series: list[tifffile.TiffPageSeries], path: Path) -> Non
             )
 
 
-class _Listener(logging.Handler):
-    """Keeps what tifffile logs, thread by thread, since it logs damage instead of raising."""
+class _Listener(logging.Filter):
+    """Keeps what tifffile logs, thread by thread, since it logs damage instead of raising; nobody else is told."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self.heard = threading.local()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        if _DAMAGE.search(record.getMessage()):
-            getattr(self.heard, "messages", []).append(record.getMessage())
+    def filter(self, record: logging.LogRecord) -> bool:
+        messages = getattr(self.heard, "messages", None)
+        if messages is not None and _DAMAGE.search(record.getMessage()):
+            messages.append(record.getMessage())
+        return messages is None
 
 
 _listener = _Listener()
-logging.getLogger("tifffile").addHandler(_listener)
+logging.getLogger("tifffile").addFilter(_listener)
 
 
 @contextlib.contextmanager
 def _guard(path: Path, messages: list[str]) -> Iterator[None]:
     """Turns every exception of the block into an `InputError`; what tifffile says of damage is put on `messages`."""
-    before = getattr(_listener.heard, "messages", [])
+    before = getattr(_listener.heard, "messages", None)
     _listener.heard.messages = messages
     try:
         yield

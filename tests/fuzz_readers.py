@@ -1,7 +1,8 @@
 """Damages files at random and reads them: a value or an `InputError` must come of it, and nothing else.
 
-`PYTHONPATH=. python tests/fuzz_readers.py tiff --minutes 10`; the readers are those of `fuzz_seeds.READERS`, or all. Files are
-read in forked processes, so that a crash of compiled code, an endless loop and a flood of memory are known by their input.
+`PYTHONPATH=. python tests/fuzz_readers.py tiff --minutes 10`; the readers are those of `fuzz_seeds.READERS`, or all.
+Files are read in forked processes, so that a crash of compiled code, an endless loop and a flood of memory are known by
+their input.
 """
 
 import argparse

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from drawn import draw_crops, write_drawn_set
-from drawn_stacks import write_bead_stack
+from drawn_stacks import draw_stack, place_grid
 
 import resnet_zclass as rz
 from resnet_zclass import make_dataset, pack, predict
@@ -23,7 +23,9 @@ from resnet_zclass.runs import MODEL_FILE, hash_data, read_run
 
 
 def test_a_set_knows_its_sources(tmp_path):
-    stack_path = write_bead_stack(tmp_path / "field.tif")
+    stack_path = tmp_path / "field.tif"
+    stack = draw_stack(place_grid(4, 3), 10.0, field_px=(180, 140), photons=20000, seed=0)
+    write_stack(stack_path, stack, z_step_um=0.2)
     words = ["--source_path", stack_path, "--data_path", tmp_path / "set", "--planes", 5, "--crop_px", 16]
     assert make_dataset.main([*map(str, words)]) == 0
     record = read_record(tmp_path / "set")
@@ -145,7 +147,9 @@ def test_an_image_that_changes_within_a_tick_of_a_coarse_clock_is_noticed(images
         def __init__(self, found):
             self.st_size, self.st_mtime_ns, self.st_ctime_ns = found.st_size, at, at
 
-    monkeypatch.setattr(pack.os, "stat", lambda path, **how: Coarse(stat(path)) if ".tif" in str(path) else stat(path, **how))
+    monkeypatch.setattr(
+        pack.os, "stat", lambda path, **how: Coarse(stat(path)) if ".tif" in str(path) else stat(path, **how)
+    )
     first = pack.open_pack(pack.pack_images(data_path, list_files(data_path))).crops[0]
     content = bytearray(files[0].read_bytes())
     content[-1] ^= 1
