@@ -149,9 +149,9 @@ def _write_and_read(plain: "Plain", path: Path, is_weights: bool):
 
 
 def _draw(model) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     shapes = [[size or 32 for size in tensor.shape[1:]] for tensor in model.inputs]
-    images = [random.uniform(0, 1, (N_DRAWN, *shape)).astype(np.float32) for shape in shapes]
+    images = [rng.uniform(0, 1, (N_DRAWN, *shape)).astype(np.float32) for shape in shapes]
     return images, _predict(model, images)
 
 

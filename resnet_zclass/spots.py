@@ -6,7 +6,7 @@ import csv
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
+from xml.etree import ElementTree  # nosec B405
 
 import defusedxml.ElementTree
 import lazy_loader as lazy
