@@ -12,6 +12,7 @@ from pathlib import Path
 
 from resnet_zclass.errors import InputError
 
+CLOCK_S = 2.0  # by which the times of files and of processes may be apart
 LOCK_WRITTEN_S = 1.0  # a lock that is made says within this time whose it is
 
 
@@ -168,7 +169,7 @@ def alone_at(path: str | Path) -> Iterator[None]:
     with _parents_of(path):
         while not _write_lock(lock, f"{host} {os.getpid()}"):
             owner, _, pid = (words := _read_lock(lock)).partition(" ")
-            if words and not (owner == host and pid.isdigit() and _is_gone(int(pid))):
+            if words and not (owner == host and pid.isdigit() and _is_gone(int(pid), lock)):
                 raise InputError(
                     f"{path} is being written by process {pid} on {owner}; wait for it. If it is gone, remove {lock}."
                 )
@@ -211,15 +212,15 @@ def _remove_lock(lock: Path, words: str) -> None:
 def _partial_path(path: Path) -> Path:
     """A hidden name beside `path` for this process; what processes that were killed left under theirs is removed."""
     start = f".{path.stem}.partial-{socket.gethostname()}-"
-    for left in path.parent.glob(f"{glob.escape(start)}*{glob.escape(path.suffix)}"):
-        pid = left.name.removeprefix(start).removesuffix(path.suffix)
-        if pid.isdigit() and _is_gone(int(pid)):
+    for left in path.parent.glob(f"{glob.escape(start)}*"):
+        pid = left.name.removeprefix(start).partition(".")[0]
+        if pid.isdigit() and _is_gone(int(pid), left):
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
     return path.with_name(f"{start}{os.getpid()}{path.suffix}")
 
 
-def _is_gone(pid: int) -> bool:
-    """Whether what a process of this machine left is nobody's: it has ended, or its number is ours by now."""
+def _is_gone(pid: int, left: Path) -> bool:
+    """Whether the process that wrote a file has ended; its number may be another's by now, or ours."""
     if pid == os.getpid():
         return True
     try:
@@ -227,5 +228,18 @@ def _is_gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        return False
-    return False
+        pass
+    with contextlib.suppress(FileNotFoundError):
+        return _read_start(pid) > left.stat().st_mtime + CLOCK_S
+    return True
+
+
+def _read_start(pid: int) -> float:
+    """When a process began, in seconds since 1970; 0 where the system does not say."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        lines = Path("/proc/stat").read_text().splitlines()
+        booted = next(int(line.split()[1]) for line in lines if line.startswith("btime"))
+        return booted + ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, StopIteration):
+        return 0.0

@@ -39,7 +39,7 @@ def compose_page(template: str, **content: Any) -> str:
 
     return environment.get_template(template).render(
         script=Markup(script),  # nosec B704
-        style=Markup(style),
+        style=Markup(style),  # nosec B704
         policy=policy,
         inline_figure=inline,
         **content,

@@ -2,6 +2,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,19 @@ def test_what_takes_its_name_is_on_the_disk_before(tmp_path, monkeypatch):
     assert partial.name in of_file
     assert {"b.txt", "train", folder.name} <= set(of_folder)
     assert on_disk.count(tmp_path.name) == 2  # the names in their folder, too
+
+
+def test_a_number_that_another_process_has_by_now_is_not_the_owner(tmp_path):
+    parent, lock = os.getppid(), tmp_path / ".run.lock"
+    lock.write_text(f"{socket.gethostname()} {parent}")
+    with pytest.raises(InputError, match=f"by process {parent} "), alone_at(tmp_path / "run"):
+        pass
+    before = files._read_start(parent) - 60
+    assert 0 < before < time.time()
+    os.utime(lock, (before, before))
+    left = tmp_path / f".run.partial-{socket.gethostname()}-{parent}.old"
+    left.mkdir()
+    os.utime(left, (before, before))
+    with alone_at(tmp_path / "run"), whole_folder(tmp_path / "run"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
