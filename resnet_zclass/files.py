@@ -169,7 +169,9 @@ def alone_at(path: str | Path) -> Iterator[None]:
     with _parents_of(path):
         while not _write_lock(lock, f"{host} {os.getpid()}"):
             owner, _, pid = (words := _read_lock(lock)).partition(" ")
-            if words and not (owner == host and pid.isdigit() and _is_gone(int(pid), lock)):
+            if words and not (
+                owner == host and pid.isdigit() and (int(pid) == os.getpid() or _is_gone(int(pid), lock))
+            ):
                 raise InputError(
                     f"{path} is being written by process {pid} on {owner}; wait for it. If it is gone, remove {lock}."
                 )
@@ -212,17 +214,16 @@ def _remove_lock(lock: Path, words: str) -> None:
 def _partial_path(path: Path) -> Path:
     """A hidden name beside `path` for this process; what processes that were killed left under theirs is removed."""
     start = f".{path.stem}.partial-{socket.gethostname()}-"
+    own = path.with_name(f"{start}{os.getpid()}{path.suffix}")
     for left in path.parent.glob(f"{glob.escape(start)}*"):
         pid = left.name.removeprefix(start).partition(".")[0]
-        if pid.isdigit() and _is_gone(int(pid), left):
+        if left == own or (pid.isdigit() and _is_gone(int(pid), left)):
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-    return path.with_name(f"{start}{os.getpid()}{path.suffix}")
+    return own
 
 
 def _is_gone(pid: int, left: Path) -> bool:
-    """Whether the process that wrote a file has ended; its number may be another's by now, or ours."""
-    if pid == os.getpid():
-        return True
+    """Whether the process that wrote a file has ended; its number may be another's by now."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -17,8 +17,9 @@ def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterat
     from rich.progress import track as rich_track
 
     console = Console(stderr=True)
-    hidden = not (title and console.is_terminal)
-    yield from rich_track(items, title, total=total, console=console, disable=hidden, transient=True)
+    if title and console.is_terminal:
+        items = rich_track(items, title, total=total, console=console, transient=True)
+    yield from items
 
 
 @contextlib.contextmanager
@@ -32,6 +33,9 @@ def count_up(title: str, total: float) -> Iterator[Callable[[float], None]]:
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    with Progress(console=console, disable=not (title and console.is_terminal), transient=True) as progress:
+    if not (title and console.is_terminal):
+        yield lambda amount: None
+        return
+    with Progress(console=console, transient=True) as progress:
         task = progress.add_task(title, total=total)
         yield lambda amount: progress.advance(task, amount)
