@@ -36,7 +36,7 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8}  # of a value of each type of tag that s
 # ImageJ writes `images=` and the like where one piece holds several pages.
 _DESCRIPTIONS = re.compile(
     rb'(\{("axes": "YX", )?"shape": \[\d+, \d+\](, "axes": "YX")?\}|'
-    rb'ImageJ=(?!.*(images|channels|slices|frames)=(?!1\s)).*)?\0*', re.S
+    rb"ImageJ=(?!.*(images|channels|slices|frames)=(?!1\s)).*)?\0*",
     re.S,
 )
 
