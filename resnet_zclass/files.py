@@ -176,6 +176,7 @@ def alone_at(path: str | Path) -> Iterator[None]:
                     f"{path} is being written by process {pid} on {owner}; wait for it. If it is gone, remove {lock}."
                 )
             _remove_lock(lock, words)
+        _remove_left(path)
         try:
             yield
         finally:
@@ -213,13 +214,22 @@ def _remove_lock(lock: Path, words: str) -> None:
 
 def _partial_path(path: Path) -> Path:
     """A hidden name beside `path` for this process; what processes that were killed left under theirs is removed."""
-    start = f".{path.stem}.partial-{socket.gethostname()}-"
-    own = path.with_name(f"{start}{os.getpid()}{path.suffix}")
+    own = path.with_name(f"{_start_of_partial(path)}{os.getpid()}{path.suffix}")
+    _remove_left(path, own)
+    return own
+
+
+def _start_of_partial(path: Path) -> str:
+    return f".{path.stem}.partial-{socket.gethostname()}-"
+
+
+def _remove_left(path: Path, own: Path | None = None) -> None:
+    """Removes what processes that were killed left when they wrote `path`, and `own` if it is there."""
+    start = _start_of_partial(path)
     for left in path.parent.glob(f"{glob.escape(start)}*"):
         pid = left.name.removeprefix(start).partition(".")[0]
         if left == own or (pid.isdigit() and _is_gone(int(pid), left)):
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-    return own
 
 
 def _is_gone(pid: int, left: Path) -> bool:
