@@ -13,6 +13,7 @@ from pathlib import Path
 from resnet_zclass.errors import InputError
 
 CLOCK_S = 2.0  # by which the times of files and of processes may be apart
+LONG_NAME = 120  # bytes; file systems take 255
 LOCK_WRITTEN_S = 1.0  # a lock that is made says within this time whose it is
 
 
@@ -80,7 +81,7 @@ def _parents_of(path: Path) -> Iterator[None]:
         for parent in missing:
             with contextlib.suppress(OSError):
                 parent.rmdir()
-        if isinstance(error, OSError) and error.errno and str(path.with_name(f".{path.stem}.partial-")) in str(error):
+        if isinstance(error, OSError) and error.errno and str(path.with_name(_start_of_partial(path))) in str(error):
             raise InputError(f"{path} cannot be written ({os.strerror(error.errno)}); choose another name.") from error
         raise
 
@@ -220,7 +221,10 @@ def _partial_path(path: Path) -> Path:
 
 
 def _start_of_partial(path: Path) -> str:
-    return f".{path.stem}.partial-{socket.gethostname()}-"
+    stem = path.stem
+    if len(os.fsencode(stem)) > LONG_NAME:  # which would be too long with more
+        stem = hashlib.sha256(os.fsencode(stem)).hexdigest()[:16]
+    return f".{stem}.partial-{socket.gethostname()}-"
 
 
 def _remove_left(path: Path, own: Path | None = None) -> None:
