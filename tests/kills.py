@@ -128,7 +128,8 @@ def stop(words, folder, way, rng, seconds, n_files):
     That is 0 if it came to its end before.
     """
     began = time.time_ns()
-    pid = start(words, folder, way, int(rng.integers(1, n_files + 1)), float(rng.uniform(0, 0.02)))
+    moment = int(rng.integers(1, n_files + 1)) if way in AT_A_FILE else None
+    pid = start(words, folder, way, moment, float(rng.uniform(0, 0.02)))
     if way in SIGNALS:
         ends = time.monotonic() + float(rng.uniform(0, seconds))
         while time.monotonic() < ends:
@@ -230,7 +231,12 @@ def run_campaign(folder, runs, kills, seed):
         )
         row["odd"] = odd + [said for *_, said in row["stops"] if said]
         rows.append(row)
-        print(number, "; ".join(f"{way}, goes on at {at}" for way, at, _ in row["stops"]), odd or "same", flush=True)
+        print(
+            number,
+            "; ".join(f"{way}, goes on at {at}" for way, at, _ in row["stops"]),
+            row["odd"] or "same",
+            flush=True,
+        )
         shutil.rmtree(path, ignore_errors=True)
     return rows
 

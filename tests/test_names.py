@@ -1,4 +1,4 @@
-"""Names as people give them: with blanks, in any script, very long, and with what means something to shells and globs."""
+"""Names as people give them: blanks, any script, very long, and what means something to shells, tables and globs."""
 
 import json
 
