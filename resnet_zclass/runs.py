@@ -334,9 +334,9 @@ def save_model(path: Path, model: "keras.Model", data: "Dataset", weights: str =
     with whole_file(path / MODEL_FILE) as partial:
         model.save(partial)
         made_from = {"model_sha256": hash_file(partial), "data_sha256": hash_data(data)}
-    if Path(weights).is_file():
-        made_from["weights_sha256"] = hash_file(weights)
-    write_record(path, **made_from)
+        if Path(weights).is_file():
+            made_from["weights_sha256"] = hash_file(weights)
+        write_record(path, **made_from)  # before the model has its name, with which the run is finished
 
 
 def hash_data(data: "Dataset") -> str:

@@ -1,11 +1,11 @@
-"""Kills a small training of two rounds at random moments, resumes it, and compares it with one that was left alone.
+"""Kills one of several workers of a small training at random moments, resumes it, and compares it with one left alone.
 
-    python -m benchmarks.kill_and_resume [--runs 5] [--kills 2] [--seed 0] [--workers 2]
+    python -m benchmarks.kill_a_worker [--runs 5] [--kills 2] [--seed 0] [--workers 2]
 
-Every run is a process of its own, or several that train together, of which one gets SIGKILL some seconds after its
-start, `--kills` times, each time resumed, and is then resumed to its end. "goes on at" says from which round:epoch;
+For a training of one process see tests/kills.py. Of several that train together one gets SIGKILL some seconds after its
+start, `--kills` times, each time resumed, and the run is then resumed to its end. "goes on at" says from which round:epoch;
 "others ended after s" how long the other workers took to notice. Final weights and histories are compared bit by bit.
-Prints a table and writes benchmarks/kill_and_resume.json.
+Prints a table and writes benchmarks/kill_a_worker.json.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--kills", type=int, default=2, help="of every run")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     rng, rows = np.random.default_rng(options.seed), []
     with tempfile.TemporaryDirectory() as tmp:
@@ -105,7 +105,7 @@ def main() -> None:
             rows[-1] |= {"others ended after s": " ".join(noticed)} if options.workers > 1 else {}
             rows[-1] |= {"same weights": weights, "same histories": histories}
             print(rows[-1], flush=True)
-    report("kill_and_resume", rows, seconds=seconds, workers=options.workers, words=[*JOB, *TWO_ROUNDS])
+    report("kill_a_worker", rows, seconds=seconds, workers=options.workers, words=[*JOB, *TWO_ROUNDS])
     if not all(row["same weights"] and row["same histories"] for row in rows):
         raise SystemExit(1)
 
