@@ -3,8 +3,9 @@
     python -m benchmarks.kill_a_worker [--runs 5] [--kills 2] [--seed 0] [--workers 2]
 
 For a training of one process see tests/kills.py. Of several that train together one gets SIGKILL some seconds after
-its start, `--kills` times, each time resumed, and the run is then resumed to its end. "goes on at" says from which round:epoch;
-"others ended after s" how long the other workers took to notice. Final weights and histories are compared bit by bit.
+its start, `--kills` times, each time resumed, and the run is then resumed to its end. "goes on at" says from which
+round:epoch; "others ended after s" how long the other workers took to notice. Final weights and histories are compared
+bit by bit.
 Prints a table and writes benchmarks/kill_a_worker.json.
 """
 

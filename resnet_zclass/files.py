@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from resnet_zclass.errors import InputError
@@ -160,7 +160,7 @@ def hash_file(path: str | Path) -> str:
 def alone_at(path: str | Path) -> Iterator[None]:
     """Lets no other process into such a block for the same path, which need not exist.
 
-    What a process that was killed left behind is passed over, where it ran on this machine.
+    What a process that was killed left behind, there or below, is removed, where it ran on this machine.
 
     Raises:
         InputError: If another process is there.
@@ -177,7 +177,8 @@ def alone_at(path: str | Path) -> Iterator[None]:
                     f"{path} is being written by process {pid} on {owner}; wait for it. If it is gone, remove {lock}."
                 )
             _remove_lock(lock, words)
-        _remove_left(path)
+        partials = f"*{glob.escape(_of_partials())}*"
+        _remove_left([*path.parent.glob(f"{glob.escape(_start_of_partial(path))}*"), *path.rglob(partials)])
         try:
             yield
         finally:
@@ -215,8 +216,9 @@ def _remove_lock(lock: Path, words: str) -> None:
 
 def _partial_path(path: Path) -> Path:
     """A hidden name beside `path` for this process; what processes that were killed left under theirs is removed."""
-    own = path.with_name(f"{_start_of_partial(path)}{os.getpid()}{path.suffix}")
-    _remove_left(path, own)
+    start = _start_of_partial(path)
+    own = path.with_name(f"{start}{os.getpid()}{path.suffix}")
+    _remove_left(path.parent.glob(f"{glob.escape(start)}*"), own)
     return own
 
 
@@ -224,14 +226,17 @@ def _start_of_partial(path: Path) -> str:
     stem = path.stem
     if len(os.fsencode(stem)) > LONG_NAME:  # which would be too long with more
         stem = hashlib.sha256(os.fsencode(stem)).hexdigest()[:16]
-    return f".{stem}.partial-{socket.gethostname()}-"
+    return f".{stem}{_of_partials()}"
 
 
-def _remove_left(path: Path, own: Path | None = None) -> None:
-    """Removes what processes that were killed left when they wrote `path`, and `own` if it is there."""
-    start = _start_of_partial(path)
-    for left in path.parent.glob(f"{glob.escape(start)}*"):
-        pid = left.name.removeprefix(start).partition(".")[0]
+def _of_partials() -> str:
+    return f".partial-{socket.gethostname()}-"
+
+
+def _remove_left(partials: Iterable[Path], own: Path | None = None) -> None:
+    """Removes what processes that were killed left of these partial files and folders, and `own` if it is there."""
+    for left in partials:
+        pid = left.name.rpartition(_of_partials())[2].partition(".")[0]
         if left == own or (pid.isdigit() and _is_gone(int(pid), left)):
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 

@@ -123,6 +123,19 @@ def test_two_processes_do_not_write_the_same_path(tmp_path):
     assert lock.is_file()
 
 
+def test_what_killed_processes_left_within_a_run_goes_with_the_next_that_writes_it(tmp_path):
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    of_host = f"partial-{socket.gethostname()}-"
+    left = tmp_path / "run" / "round" / f".live.{of_host}{int(done.stdout)}.svg"
+    kept = [tmp_path / "run" / f".a.{of_host}{os.getppid()}.csv", tmp_path / "run" / "model.keras"]
+    left.parent.mkdir(parents=True)
+    for path in (left, *kept):
+        path.touch()
+    with alone_at(tmp_path / "run"):
+        assert not left.exists()
+        assert all(path.exists() for path in kept)
+
+
 def test_a_lock_whose_owner_was_killed_before_it_wrote_its_name_is_passed_over(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "LOCK_WRITTEN_S", 0.05)
     lock = tmp_path / ".run.lock"
