@@ -103,6 +103,7 @@ def _read_tags(data: bytes, order: str) -> dict[int, int] | None:
             if (
                 len(text) < n_bytes
                 or (n_bytes > 4 and place < 8)
+                or (kind == 2 and not text.isascii())
                 or (tag == _DESCRIPTION and not _DESCRIPTIONS.fullmatch(text))
             ):
                 return None

@@ -1,7 +1,8 @@
 """Damages files at random and reads them: a value or an `InputError` must come of it, and nothing else.
 
-`PYTHONPATH=. python tests/fuzz_readers.py tiff --minutes 10`; the readers are those of `fuzz_seeds.READERS`, or all. Files are read
-in forked processes, so that a crash of compiled code, an endless loop and a flood of memory are known by their input.
+`PYTHONPATH=. python tests/fuzz_readers.py tiff --minutes 10 --keep found`; the readers are those of
+`fuzz_seeds.READERS`, or all. Files are read in forked processes, so that a crash of compiled code, an endless loop and
+a flood of memory are known by their input.
 """
 
 import argparse
@@ -193,6 +194,7 @@ def main() -> int:
     parser.add_argument("reader", choices=[*READERS, "all"])
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--execs", type=int, default=10**9, help="number of files")
+    parser.add_argument("--quick", action="store_true", help="a quarter of a batch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for the inputs of findings")
     parser.add_argument("--one", type=Path, help="only read this file, with all it prints")
@@ -202,7 +204,8 @@ def main() -> int:
         return 0
     found = False
     for name in READERS if options.reader == "all" else [options.reader]:
-        result = fuzz(name, options.execs, options.minutes, options.seed, options.keep)
+        n = READERS[name].batch // 4 if options.quick else options.execs
+        result = fuzz(name, n, options.minutes, options.seed, options.keep)
         found |= bool(result["findings"])
         print(f"{name}: {result['execs']} execs in {result['minutes']} min, {len(result['findings'])} findings")
         for words, numbers in (result["findings"] | result["claims"]).items():

@@ -1,6 +1,5 @@
 """What `fuzz_readers` damages and reads: for every kind of file whole ones, and all the functions that read them."""
 
-import contextlib
 import functools
 import importlib
 import io
@@ -278,9 +277,11 @@ def write_weights(folder: Path) -> None:
 XML = """<?xml version="1.0" encoding="UTF-8"?>
 <TrackMate version="7.11.1"><Model spatialunits="micron" timeunits="s">
 <FeatureDeclarations><SpotFeatures><Feature feature="QUALITY" name="Quality"/></SpotFeatures></FeatureDeclarations>
-<AllSpots nspots="3"><SpotsInFrame frame="0"><Spot ID="1" name="a&amp;b" POSITION_X="1.5" POSITION_Y="2" POSITION_Z="0" FRAME="0"/>
+<AllSpots nspots="3"><SpotsInFrame frame="0"><Spot ID="1" name="a&amp;b"
+ POSITION_X="1.5" POSITION_Y="2" POSITION_Z="0" FRAME="0"/>
 <Spot ID="2" POSITION_X="9.25" POSITION_Y="7e0" POSITION_Z="0" FRAME="0"/></SpotsInFrame>
-<SpotsInFrame frame="1"><Spot ID="3" POSITION_X="1.6" POSITION_Y="2.1" POSITION_Z="0" FRAME="1"/></SpotsInFrame></AllSpots>
+<SpotsInFrame frame="1">
+<Spot ID="3" POSITION_X="1.6" POSITION_Y="2.1" POSITION_Z="0" FRAME="1"/></SpotsInFrame></AllSpots>
 <AllTracks><Track name="Track_0" TRACK_ID="0"><Edge SPOT_SOURCE_ID="1" SPOT_TARGET_ID="3"/></Track></AllTracks>
 </Model></TrackMate>
 """
@@ -312,7 +313,8 @@ _EXPORT = {"file": "model.onnx", "model_sha256": "0" * 64, "max_difference": 1e-
 _PREDICTED = "".join(f"a.tif,{k},0{k % 3},0{(k > 2) + k % 3},{(k == 0) * 0.9},0.1,0.2\n" for k in range(4))
 RUNS = {
     "z": {
-        "opts.toml": 'data_path = "gone"\nhidden = [16, 8]\nfractions = [0.6, 0.2, 0.2]\nflip = true\nlearning_rate = 1e-3\n',
+        "opts.toml": 'data_path = "gone"\nhidden = [16, 8]\nfractions = [0.6, 0.2, 0.2]\n'
+        "flip = true\nlearning_rate = 1e-3\n",
         "classes.csv": "LabelText,LabelInteger,z_um\n00,0,-0.1\n01,1,0.0\n02,2,0.1\n",
         "split.csv": "file,page,label,group,digest,split\n"
         + "".join(f"a.tif,{k},0{k % 3},b{k},{k:064x},{('train', 'val', 'test')[k % 3]}\n" for k in range(6)),
@@ -325,7 +327,7 @@ RUNS = {
         "predictions.csv": f"file,page,true_label,label,p_00,p_01,p_02\n{_PREDICTED}",
         "training_history.csv": "epoch,loss,val_loss\n0,1.0,1.1\n1,0.5,0.6\n",
         "exports.json": json.dumps({"onnx": {**_EXPORT, "crops_per_s": 900.0, "keras_crops_per_s": 300.0}}),
-        "simulation.json": json.dumps({"ceiling": {"known": {"accuracy": 0.9, "within_one": 1.0}}, "options": {"a": 1}}),
+        "simulation.json": json.dumps({"ceiling": {"known": {"accuracy": 0.9, "within_one": 1}}, "options": {"a": 1}}),
     },
     "several": {
         "opts.toml": 'data_path = "gone"\nchannels = ["_red", "_green"]\nmodel_name = "CNN"\n',
@@ -336,7 +338,8 @@ RUNS = {
             {"n": 2, "split": "test", "data_path": "gone", "accuracy": 0.5, "micro_f1": 0.6, "macro_f1": 0.5,
              "baseline_macro_f1": 0.4, "samples_f1": 0.6}
         ),
-        "predictions.csv": "file,page,true_label,label,p_rim,p_spots\na,0,rim;spots,rim,0.9,0.1\nb,0,spots,spots,0.1,0.9\n",
+        "predictions.csv": "file,page,true_label,label,p_rim,p_spots\n"
+        "a,0,rim;spots,rim,0.9,0.1\nb,0,spots,spots,0.1,0.9\n",
         "per_class.csv": "label,n,f1,precision,recall\nrim,1,1.0,1.0,1.0\nspots,2,0.5,0.5,\n",
     },
 }  # fmt: skip
@@ -531,7 +534,7 @@ READERS = {
     "keras": Reader(write_keras_models, read_keras_model, _TF),
     "weights": Reader(write_weights, read_h5_model, _TF),
     "xml": Reader(write_xml, read_spots, ("pandas", "defusedxml.ElementTree"), 1000),
-    "csv": Reader(write_tables, read_table, (*_RUN, "openpyxl"), 1000),
+    "csv": Reader(write_tables, read_table, (*_RUN, "openpyxl"), 400),
     "npz": Reader(write_npz, read_npz, (*_RUN, "resnet_zclass.training_state"), 1000),
     "toml": Reader(write_toml, read_toml, ("resnet_zclass.opts",), 1000),
     "json": Reader(write_json, read_json, (*_RUN, *_TF)),
