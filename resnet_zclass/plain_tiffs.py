@@ -35,7 +35,7 @@ _DTYPES = {(8, 1): "u1", (16, 1): "u2", (32, 3): "f4"}
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8}  # of a value of each type of tag that such files have, in bytes
 # ImageJ writes `images=` and the like where one piece holds several pages.
 _DESCRIPTIONS = re.compile(
-    rb'(\{"shape": \[\d+, \d+\](, "axes": "YX")?\}|ImageJ=(?!.*(images|channels|slices|frames)=(?!1\s)).*)?\0*', re.S
+    rb'(\{"shape": \[\d+, \d+\](, "axes": "YX")?\}|ImageJ=(?!.*(images|channels|slices|frames)=(?!1\r?\n)).*)?\0*', re.S
 )
 
 

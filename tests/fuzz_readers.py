@@ -20,7 +20,7 @@ import time
 import traceback
 from pathlib import Path
 
-from fuzz_seeds import READERS, HugeClaimError, Reader
+from fuzz_seeds import READERS, HugeClaimError, Reader, attempt
 from mutators import mutate
 
 from resnet_zclass.errors import InputError
@@ -160,7 +160,8 @@ def _read_batch(reader: Reader, seeds: dict, seed: int, start: int, stop: int, w
     found = [(number, work / str(number) / name, words) for number, name, words in map(json.loads, lines)]
     if words:
         path = work / str(number) / make_input(seeds, seed, number)[0]
-        found.append((number, path, f"{words} ({path.name})"))
+        if not (reader.guard and isinstance(attempt(reader.guard, path), InputError)):
+            found.append((number, path, f"{words} ({path.name})"))
         number += 1
     return number, found
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from resnet_zclass import images, labels, opts, plain_tiffs, runs, spots, tiffs, tree
+from resnet_zclass import images, keras_h5, labels, opts, plain_tiffs, runs, spots, tiffs, tree
 from resnet_zclass.errors import InputError
 
 MAX_CLAIM = 2**27  # bytes; with more there is nothing to learn but how slow the machine is
@@ -34,12 +34,14 @@ class Reader:
         read: Function of the path of a file, named as one of these; reads it in every way there is.
         modules: What is loaded before any file is, in one process for all.
         batch: Files that one process reads.
+        guard: What commands ask before they read such a file, as some keep compiled code busy for ever.
     """
 
     write: Callable[[Path], Any]
     read: Callable[[Path], Any]
     modules: tuple[str, ...] = ()
     batch: int = 250
+    guard: Callable[[Path], Any] | None = None
 
     def load(self) -> None:
         """Loads all that is needed."""
@@ -530,9 +532,9 @@ READERS = {
     "tiff": Reader(write_tiffs, read_tiff, ("tifffile", "imagecodecs"), 1000),
     "plain_tiff": Reader(write_plain_tiffs, read_plain_tiff, ("tifffile",), 2000),
     "png_jpeg_bmp": Reader(write_images, images.read_pages, ("imagecodecs", "PIL.Image"), 1000),
-    "h5": Reader(write_h5_models, read_h5_model, _TF),
+    "h5": Reader(write_h5_models, read_h5_model, _TF, guard=keras_h5.check_answers),
     "keras": Reader(write_keras_models, read_keras_model, _TF),
-    "weights": Reader(write_weights, read_h5_model, _TF),
+    "weights": Reader(write_weights, read_h5_model, _TF, guard=keras_h5.check_answers),
     "xml": Reader(write_xml, read_spots, ("pandas", "defusedxml.ElementTree"), 1000),
     "csv": Reader(write_tables, read_table, (*_RUN, "openpyxl"), 400),
     "npz": Reader(write_npz, read_npz, (*_RUN, "resnet_zclass.training_state"), 1000),

@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from resnet_zclass import checkpoints, images, inspection, models, runs, splits, unlike
+from resnet_zclass import checkpoints, images, inspection, keras_h5, models, runs, splits, train, unlike
 from resnet_zclass.arrays import read_arrays
 from resnet_zclass.errors import InputError
 from resnet_zclass.labels import read_label_table, read_target_table
@@ -305,13 +305,13 @@ def test_groups_stay_whole_in_their_shares_whatever_the_order(groups, shares, se
 @given(GROUPS, SEEDS, st.data())
 def test_numbers_of_groups_are_met(groups, seed, data):
     n = len(set(groups))
-    train, val = data.draw(st.integers(0, n + 1)), data.draw(st.integers(0, n + 1))
-    if train + val > n:
+    n_train, n_val = data.draw(st.integers(0, n + 1)), data.draw(st.integers(0, n + 1))
+    if n_train + n_val > n:
         with pytest.raises(InputError, match="--train_num"):
-            splits.split_by_group(groups, seed=seed, train_num=train, val_num=val)
+            splits.split_by_group(groups, seed=seed, train_num=n_train, val_num=n_val)
         return
-    split = splits.split_by_group(groups, seed=seed, train_num=train, val_num=val)
-    assert count_groups(groups, split, splits.SPLITS) == [train, val, n - train - val]
+    split = splits.split_by_group(groups, seed=seed, train_num=n_train, val_num=n_val)
+    assert count_groups(groups, split, splits.SPLITS) == [n_train, n_val, n - n_train - n_val]
 
 
 @given(
@@ -489,6 +489,9 @@ FOUND = {
     "pages in a circle.tif": lambda path: link_pages(path, 2, 0),
     "pages in a late circle.tif": lambda path: link_pages(path, 130, 120),
     "text that is none.tif": write_no_text,
+    "no number of images.tif": lambda path: tifffile.imwrite(
+        path, np.ones((8, 8), "uint8"), description="ImageJ=1.11a\nimages=1\tmode=grayscale\n", metadata=None
+    ),
     "pieces missing.tif": lambda path: change_tag(path, "PlanarConfiguration", 3),
     "encoding unknown.xml": lambda path: path.write_text('<?xml version="1.0" encoding="X-1"?><a/>'),
     "source without names.csv": lambda path: path.write_text("y,x,frame,source\n1,2,0\n3,4,1\n"),
@@ -552,3 +555,14 @@ def test_what_beads_of_another_size_look_like_is_refused(tmp_path):
     unlike.save_familiar(folder / runs.FAMILIAR_FILE, unlike.fit_familiar(crops[:20], crops[20:], 0.0))
     with pytest.raises(InputError, match=r"familiar\.npz is damaged"):
         runs.read_run(folder).familiar  # noqa: B018 - it is read when asked for
+
+
+def test_weights_that_keep_hdf5_busy_are_refused_before_anything_is_read(tmp_path, monkeypatch, capsys):
+    write_h5(tmp_path / "w.h5", a=np.ones(3))
+    monkeypatch.setattr(keras_h5.subprocess, "run", raise_timeout)
+    assert train.main(["--data_path", str(tmp_path), "--weights", str(tmp_path / "w.h5")]) == 2
+    assert "w.h5 keeps HDF5 busy" in capsys.readouterr().err
+
+
+def raise_timeout(*args, **kwargs):
+    raise subprocess.TimeoutExpired(args, 60)
