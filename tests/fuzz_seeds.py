@@ -5,17 +5,20 @@ import importlib
 import io
 import itertools
 import json
+import shutil
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import tifffile
 
-from resnet_zclass import images, keras_h5, labels, opts, plain_tiffs, runs, spots, tiffs, tree
+from resnet_zclass import images, keras_h5, labels, opts, pack, plain_tiffs, runs, spots, tiffs, tree
 from resnet_zclass.errors import InputError
 
 MAX_CLAIM = 2**27  # bytes; with more there is nothing to learn but how slow the machine is
@@ -178,6 +181,22 @@ def write_images(folder: Path) -> None:
     Image.fromarray(gray).convert("P").save(folder / "palette.png")
     Image.fromarray(gray).convert("1").save(folder / "bits.bmp")
     Image.fromarray(colour).save(folder / "progressive.jpeg", progressive=True)
+
+
+def write_packs(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "set")
+        path.mkdir()
+        for k in range(3):
+            tifffile.imwrite(path / f"{k}.tif", np.full((2, 4, 5), k, "uint16"), photometric="minisblack")
+        shutil.copy(pack.pack_images(path, [[f"{k}.tif"] for k in range(3)]), folder / "set.packed.h5")
+
+
+def read_pack(path: Path) -> None:
+    pack._pack_key(path)
+    outcome = attempt(pack.open_pack, path)
+    with mock.patch.object(pack, "MAX_IN_MEMORY_BYTES", 0):
+        settle(outcome, attempt(pack.open_pack, path))
 
 
 # Models
@@ -532,6 +551,7 @@ READERS = {
     "tiff": Reader(write_tiffs, read_tiff, ("tifffile", "imagecodecs"), 1000),
     "plain_tiff": Reader(write_plain_tiffs, read_plain_tiff, ("tifffile",), 2000),
     "png_jpeg_bmp": Reader(write_images, images.read_pages, ("imagecodecs", "PIL.Image"), 1000),
+    "pack": Reader(write_packs, read_pack, ("h5py",), 1000),
     "h5": Reader(write_h5_models, read_h5_model, _TF, guard=keras_h5.check_answers),
     "keras": Reader(write_keras_models, read_keras_model, _TF),
     "weights": Reader(write_weights, read_h5_model, _TF, guard=keras_h5.check_answers),

@@ -43,6 +43,7 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )  # fmt: skip
 hypothesis.settings.load_profile("fixed")
+FEW = hypothesis.settings(max_examples=30)  # of what takes its time
 
 WORDS = st.text(max_size=20) | st.sampled_from(
     ["", "-", "--", "-1", "a b", "a=b", "'", '"', "é", "None", "true", "1e3", "\udcff", "a\0"]
@@ -109,6 +110,7 @@ def test_any_words_are_options_or_refused(name):
     flag = st.builds("--{}".format, st.sampled_from(keys)) | st.builds("--{}={}".format, st.sampled_from(keys), WORDS)
     word = flag | WORDS | NUMBERS.map(str) | st.sampled_from(["--opts", "--opts=demo", "--no_overwrite", "--overwrite"])
 
+    @FEW
     @given(st.lists(word.filter(lambda word: word not in ("-h", "--help")), max_size=6))
     def check(words):
         try:
@@ -130,6 +132,7 @@ def test_any_keywords_are_options_or_refused(name):
     value = WORDS | NUMBERS | st.booleans() | st.none() | st.binary(max_size=3)
     value |= st.lists(WORDS | NUMBERS | st.none(), max_size=3) | st.dictionaries(WORDS, NUMBERS, max_size=2)
 
+    @FEW
     @given(st.dictionaries(keys.filter(lambda key: key not in ("name", "source")), value, max_size=4))
     def check(values):
         try:
@@ -144,6 +147,7 @@ def test_any_keywords_are_options_or_refused(name):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_valid_options_come_back_from_their_file_and_their_command_line(name):
+    @FEW
     @given(draw_options(name))
     def check(values):
         options = with_defaults(name, values)
