@@ -28,7 +28,6 @@ from resnet_zclass.errors import InputError
 LIMIT_S = 10
 LIMIT_BYTES = 2 * 2**30  # of memory that grows
 ROOM_BYTES = 2 * LIMIT_BYTES  # more than that a process does not get
-BATCH = 250  # files that one process reads
 CLAIM = "claims memory"
 KEPT = 3  # inputs of each finding
 
