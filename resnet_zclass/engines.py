@@ -19,7 +19,7 @@ from resnet_zclass import extras
 from resnet_zclass.cores import count_cores
 from resnet_zclass.errors import InputError
 from resnet_zclass.extras import need
-from resnet_zclass.files import hash_file
+from resnet_zclass.files import hash_file, read_json
 from resnet_zclass.quiet import silent_stderr
 
 Engine = Callable[[np.ndarray], np.ndarray]
@@ -308,7 +308,7 @@ def read_exports(run_path: str | Path) -> dict[str, dict[str, Any]]:
         return {}
     wanted = {"file", "model_sha256", "max_difference", "int8", "crops_per_s", "keras_crops_per_s"}
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = read_json(path)
         if not all(wanted <= set(entry) and Path(entry["file"]).name == entry["file"] for entry in table.values()):
             raise ValueError("an entry lacks something, or its file lies elsewhere")
     except (ValueError, AttributeError, TypeError) as error:

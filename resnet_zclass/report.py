@@ -1,7 +1,6 @@
 """One page per evaluation that stands alone, to look at and to hand on."""
 
 import functools
-import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,7 +14,7 @@ from resnet_zclass import headlines, highlights
 from resnet_zclass.command import command
 from resnet_zclass.comparison import FIGURES, list_curves, read_scores, write_comparison
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import check_output, whole_file
+from resnet_zclass.files import check_output, read_json, whole_file
 from resnet_zclass.gallery import draw_heat_maps
 from resnet_zclass.labels import READ_TEXT
 from resnet_zclass.options import ReportOptions
@@ -318,7 +317,7 @@ def _tell_leak(scores: dict) -> str:
 def _read_environment(run: Run) -> dict[str, str]:
     """What the run was trained with; empty for an old one."""
     try:
-        return dict(json.loads((run.path / ENVIRONMENT_FILE).read_text()))
+        return dict(read_json(run.path / ENVIRONMENT_FILE))
     except (OSError, ValueError, TypeError):
         return {}
 

@@ -12,7 +12,7 @@ import numpy as np
 import resnet_zclass as rz
 from resnet_zclass.environment import describe_environment
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import whole_file, whole_folder
+from resnet_zclass.files import read_json, whole_file, whole_folder
 from resnet_zclass.labels import READ_TEXT
 from resnet_zclass.options import TrainOptions
 from resnet_zclass.opts import load_options, pick, save_options
@@ -85,9 +85,9 @@ class Run:
         """What split val taught, as `train.calibrate` says; None if there was none, or the run is an old one."""
         path = self.path / CALIBRATION_FILE
         try:
-            found = json.loads(path.read_text()) if path.is_file() else None
+            found = read_json(path) if path.is_file() else None
             return found and {key: float(value) for key, value in found.items()}
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise InputError(f"{path} is damaged ({error}); remove it to predict without it.") from error
 
     @functools.cached_property
@@ -193,7 +193,7 @@ def read_run(path: str | Path) -> Run:
         raise InputError(f"{path / 'classes.csv'} is damaged: LabelText is empty or stands twice.")
     options = load_options("train", path / "opts.toml")
     try:
-        facts = json.loads((path / CROPS_FILE).read_text())
+        facts = read_json(path / CROPS_FILE)
         crop_shape = tuple(map(int, facts["crop_shape"]))
         if len(crop_shape) != 3:
             raise ValueError(f"crop_shape {crop_shape}")
@@ -209,7 +209,7 @@ def read_run(path: str | Path) -> Run:
             cut_out,
             pixel_um,
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"{path / CROPS_FILE} is damaged: {error}") from error
 
 

@@ -536,6 +536,7 @@ def read_evaluated(folder: Path) -> None:
     run = runs.read_run(folder)
     runs.recognise(folder, FoundSet(Path("found"), pd.DataFrame({"digest": ["1"], "split": ["test"]})))
     renew_report(run)
+    assert run.calibration is None or run.calibration["n"]
 
 
 @pytest.mark.parametrize(
@@ -544,6 +545,10 @@ def read_evaluated(folder: Path) -> None:
         ("z", "classes.csv", "LabelText,LabelInteger,z_um\n"),
         ("z", "split.csv", "file,page,label,group,digest,split\na.tif,0,00,b0,1,train\na.tif,,,,1,01,b1,2,val\n"),
         ("z", "predictions.csv", "file,page,label,p_00,p_01,p_02\na.tif,0,00,0.9,0.1,0.0\n"),
+        ("z", "crops.json", "[" * 3000),
+        ("z", "crops.json", '{"dtype": "uint16", "crop_shape": [1e999, 16, 1], "resized": false, "cut_out": true}'),
+        ("z", "calibration.json", f'{{"n": 1{"0" * 400}}}'),
+        ("z", "metrics.json", "[" * 3000),
         ("several", "predictions.csv", "file,page,true_label,label,p_rim,p_spots\na,0,,,0.1,0.9\nb,0,rim,rim,1,0\n"),
     ],
 )  # fmt: skip
