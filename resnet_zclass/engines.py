@@ -307,10 +307,17 @@ def read_exports(run_path: str | Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     wanted = {"file", "model_sha256", "max_difference", "int8", "crops_per_s", "keras_crops_per_s"}
+    numbers = ("max_difference", "crops_per_s", "keras_crops_per_s")
     try:
         table = read_json(path)
-        if not all(wanted <= set(entry) and Path(entry["file"]).name == entry["file"] for entry in table.values()):
-            raise ValueError("an entry lacks something, or its file lies elsewhere")
+        if not all(
+            wanted <= set(entry)
+            and Path(entry["file"]).name == entry["file"]
+            and all(isinstance(entry[name], int | float) for name in numbers)
+            and entry["keras_crops_per_s"] > 0
+            for entry in table.values()
+        ):
+            raise ValueError("an entry lacks something, holds what is no number, or its file lies elsewhere")
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}); remove it and export again.") from error
     return table

@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from fuzz_seeds import READERS, FoundSet, own_architecture, write_run
+from fuzz_seeds import READERS, RUNS, FoundSet, own_architecture, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from resnet_zclass import checkpoints, images, inspection, keras_h5, models, runs, splits, train, unlike
+from resnet_zclass import checkpoints, engines, images, inspection, keras_h5, models, runs, splits, train, unlike
 from resnet_zclass.arrays import read_arrays
 from resnet_zclass.errors import InputError
 from resnet_zclass.labels import read_label_table, read_target_table
@@ -536,6 +536,7 @@ def read_evaluated(folder: Path) -> None:
     run = runs.read_run(folder)
     runs.recognise(folder, FoundSet(Path("found"), pd.DataFrame({"digest": ["1"], "split": ["test"]})))
     renew_report(run)
+    engines.choose_engine(folder)
     assert run.calibration is None or run.calibration["n"]
 
 
@@ -549,6 +550,8 @@ def read_evaluated(folder: Path) -> None:
         ("z", "crops.json", '{"dtype": "uint16", "crop_shape": [1e999, 16, 1], "resized": false, "cut_out": true}'),
         ("z", "calibration.json", f'{{"n": 1{"0" * 400}}}'),
         ("z", "metrics.json", "[" * 3000),
+        ("z", "exports.json", RUNS["z"]["exports.json"].replace("300.0", "0")),
+        ("z", "exports.json", RUNS["z"]["exports.json"].replace("1e-06", '"x"')),
         ("several", "predictions.csv", "file,page,true_label,label,p_rim,p_spots\na,0,,,0.1,0.9\nb,0,rim,rim,1,0\n"),
     ],
 )  # fmt: skip
@@ -575,3 +578,12 @@ def test_weights_that_keep_hdf5_busy_are_refused_before_anything_is_read(tmp_pat
 
 def raise_timeout(*args, **kwargs):
     raise subprocess.TimeoutExpired(args, 60)
+
+
+def test_a_configuration_of_something_else_is_no_architecture(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"module": "keras", "class_name": "Zeros", "config": {}, "registered_name": null}')
+    for text in (path.read_text(), '{"module": "keras", "config": {}}'):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"a\.json"):
+            checkpoints.read_architecture(path)
