@@ -187,7 +187,7 @@ def read_run(path: str | Path) -> Run:
         classes = classes[columns].astype({"LabelInteger": int, "z_um": float})
         if "threshold" in classes and not classes.threshold.astype(float).between(0, 1).all():
             raise ValueError("a threshold does not lie in 0..1")
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, OverflowError) as error:
         raise InputError(f"{path / 'classes.csv'} is not a table of {', '.join(CLASS_COLUMNS)}: {error}") from error
     if classes.empty or classes.LabelText.isna().any() or classes.LabelText.duplicated().any():
         raise InputError(f"{path / 'classes.csv'} is damaged: LabelText is empty or stands twice.")

@@ -544,6 +544,7 @@ def read_evaluated(folder: Path) -> None:
     ("kind", "name", "text"),
     [
         ("z", "classes.csv", "LabelText,LabelInteger,z_um\n"),
+        ("z", "classes.csv", f"LabelText,LabelInteger,z_um\n00,0,0\n01,{2**80},1\n"),
         ("z", "split.csv", "file,page,label,group,digest,split\na.tif,0,00,b0,1,train\na.tif,,,,1,01,b1,2,val\n"),
         ("z", "predictions.csv", "file,page,label,p_00,p_01,p_02\na.tif,0,00,0.9,0.1,0.0\n"),
         ("z", "crops.json", "[" * 3000),
