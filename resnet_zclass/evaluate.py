@@ -412,7 +412,7 @@ def _read_ceiling(data_path: Path) -> dict:
             if name in ceiling
             for key in ("accuracy", "within_one")
         }
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return {}
 
 

@@ -67,7 +67,7 @@ def renew_report(run: Run, evaluation: str = "evaluation") -> Path:
         rows, truth = table[["file", "page"]], read_truth(run, table.true_label)
         if len(table) != scores["n"] or not np.isfinite(probabilities).all():
             raise ValueError(f"{len(table)} rows of {scores['n']}")
-    except (OSError, KeyError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, KeyError, ValueError, AttributeError, TypeError, OverflowError) as error:
         path = folder / "predictions.csv"
         raise InputError(f"{path} is missing or damaged ({error}); evaluate the run again.") from error
     crops, predict = _find_crops(run, scores, rows), None
@@ -80,7 +80,7 @@ def renew_report(run: Run, evaluation: str = "evaluation") -> Path:
         write_report(folder, run, scores, rows, truth, probabilities, crops, predict)
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"a file of {folder} or {run.path} is damaged ({error}); evaluate the run again.") from error
     return folder / REPORT_FILE
 
@@ -288,7 +288,7 @@ def _tell_best(folder: Path, options: Any) -> str:
     try:
         values = pd.read_csv(folder / "training_history.csv")[options.monitor]
         best = values.astype(float).idxmin() if options.monitor.endswith("loss") else values.astype(float).idxmax()
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return "unknown"
     return f"{best + 1} of {len(values)} ({options.monitor} {values[best]:.4g})"
 

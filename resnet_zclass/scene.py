@@ -117,7 +117,7 @@ def read_scene(folder: str | Path) -> tuple[Scene, float] | None:
         facts = {name: tuple(value) if isinstance(value, list) else value for name, value in record["scene"].items()}
         facts |= {"optics": Optics(**facts["optics"]), "camera": Camera(**facts["camera"])}
         return Scene(**facts), float(record["focus_um"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
 
 

@@ -553,6 +553,7 @@ def read_evaluated(folder: Path) -> None:
         ("z", "metrics.json", "[" * 3000),
         ("z", "exports.json", RUNS["z"]["exports.json"].replace("300.0", "0")),
         ("z", "exports.json", RUNS["z"]["exports.json"].replace("1e-06", '"x"')),
+        ("z", "predictions.csv", RUNS["z"]["predictions.csv"].replace("0.2", "9" * 400)),
         ("several", "predictions.csv", "file,page,true_label,label,p_rim,p_spots\na,0,,,0.1,0.9\nb,0,rim,rim,1,0\n"),
     ],
 )  # fmt: skip
@@ -588,3 +589,10 @@ def test_a_configuration_of_something_else_is_no_architecture(tmp_path):
         path.write_text(text)
         with pytest.raises(InputError, match=r"a\.json"):
             checkpoints.read_architecture(path)
+
+
+@pytest.mark.parametrize("page", ["9" * 400, "0.5", "inf", "x"])
+def test_pages_of_a_manifest_that_no_number_holds_are_refused(page, tmp_path):
+    (tmp_path / "manifest.csv").write_text(f"split,label,file,page,group\ntrain,0,a.tif,{page},g\n")
+    with pytest.raises(InputError, match=r"manifest\.csv"):
+        join_manifest(tmp_path, ITEMS)
