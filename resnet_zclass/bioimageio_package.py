@@ -24,6 +24,7 @@ from resnet_zclass.classifier import Classifier, spread
 from resnet_zclass.engines import MAX_DIFFERENCE, METADATA_FILE, METADATA_KEY, ONNX_IN_PACKAGE
 from resnet_zclass.errors import InputError
 from resnet_zclass.extras import need
+from resnet_zclass.files import read_json
 from resnet_zclass.opts import require
 from resnet_zclass.predict import predict_probabilities
 
@@ -208,7 +209,7 @@ def _list_classes(facts: Mapping[str, Any]) -> list[str]:
 def _list_scores(path: Path | None) -> list[str]:
     """What evaluating the run on its test images gave, if that was done."""
     try:
-        scores = json.loads(path.read_text()) if path else {}
+        scores = read_json(path) if path else {}
     except (OSError, ValueError):
         return []
     words = [f"{key} {scores[key]:.3f}" for key in ("accuracy", "macro_f1", "mae_um") if scores.get(key) is not None]

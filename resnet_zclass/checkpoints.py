@@ -220,6 +220,8 @@ def _from_json(path: Path, modern_names: bool) -> Architecture:
         model = keras.models.model_from_json(json.dumps(config))
     except Exception as error:
         raise InputError(f"today's Keras cannot build the model: {str(error).splitlines()[0]}") from error
+    if not isinstance(model, keras.Model):
+        raise InputError(f"this is the configuration of a {type(model).__name__}, not of a model.")
     return strip_model(model)[:2]
 
 

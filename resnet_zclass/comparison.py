@@ -1,6 +1,5 @@
 """What is read from evaluated runs to show it on a page, and a page that compares several of them."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import lazy_loader as lazy
 import resnet_zclass as rz
 from resnet_zclass import headlines
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import whole_file
+from resnet_zclass.files import read_json, whole_file
 from resnet_zclass.headlines import list_warnings
 from resnet_zclass.labels import READ_TEXT
 from resnet_zclass.opts import list_changes
@@ -34,7 +33,7 @@ def read_scores(folder: Path) -> dict[str, Any]:
         InputError: If it is missing or damaged.
     """
     try:
-        scores = json.loads((folder / "metrics.json").read_text())
+        scores = read_json(folder / "metrics.json")
         if not all(isinstance(scores[key], int | float) for key in ("n", "accuracy")):
             raise ValueError("n and accuracy are no numbers")
         for key, value in scores.items():

@@ -19,7 +19,7 @@ from resnet_zclass import extras
 from resnet_zclass.cores import count_cores
 from resnet_zclass.errors import InputError
 from resnet_zclass.extras import need
-from resnet_zclass.files import hash_file
+from resnet_zclass.files import hash_file, read_json
 from resnet_zclass.quiet import silent_stderr
 
 Engine = Callable[[np.ndarray], np.ndarray]
@@ -309,11 +309,13 @@ def read_exports(run_path: str | Path) -> dict[str, dict[str, Any]]:
         return {}
     wanted = {"file", "model_sha256", "int8", *MEASURED}
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = read_json(path)
         if not all(wanted <= set(entry) and Path(entry["file"]).name == entry["file"] for entry in table.values()):
             raise ValueError("an entry lacks something, or its file lies elsewhere")
         if not all(isinstance(entry[key], int | float) for entry in table.values() for key in MEASURED):
             raise ValueError("what was measured is no number")
+        if not all(entry["keras_crops_per_s"] > 0 for entry in table.values()):
+            raise ValueError("Keras computed nothing")
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}); remove it and export again.") from error
     return table

@@ -17,7 +17,7 @@ import resnet_zclass as rz
 from resnet_zclass import figures, metrics
 from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import hash_file, whole_folder
+from resnet_zclass.files import hash_file, read_json, whole_folder
 from resnet_zclass.headlines import describe_scores, list_warnings, tabulate_scores
 from resnet_zclass.loader import Dataset
 from resnet_zclass.options import EvaluateOptions
@@ -407,14 +407,14 @@ def check_fits(run: Run, crop_shape: tuple[int, ...], data: Dataset, split: str)
 def _read_ceiling(data_path: Path) -> dict:
     """The best accuracy physics allows on a simulated set, as metrics; none for a measured one."""
     try:
-        ceiling = json.loads((data_path / "simulation.json").read_text())["ceiling"]
+        ceiling = read_json(data_path / "simulation.json")["ceiling"]
         return {
             prefix + key: float(ceiling[name][key])
             for name, prefix in (("known", "ceiling_"), ("unknown", "ceiling_unknown_"))
             if name in ceiling
             for key in ("accuracy", "within_one")
         }
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return {}
 
 

@@ -3,12 +3,14 @@
 import contextlib
 import glob
 import hashlib
+import json
 import os
 import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from resnet_zclass.errors import InputError
 
@@ -148,6 +150,19 @@ def sync(path: str | Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: If it cannot be opened.
+        InputError: If it is no JSON in UTF-8, or nested too deeply.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON file ({error}).") from error
 
 
 def hash_file(path: str | Path) -> str:

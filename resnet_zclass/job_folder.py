@@ -17,7 +17,7 @@ from typing import Any
 
 from resnet_zclass.dask_jobs import LOCAL, count_local_workers, map_tasks, open_client
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import check_replaceable, whole_file
+from resnet_zclass.files import check_replaceable, read_json, whole_file
 from resnet_zclass.progress import count_up
 
 # Readers of a folder of parts pass over names that begin so, and `*.csv` does not look into folders.
@@ -221,7 +221,7 @@ def read_facts(path: str | Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(read_json(path))
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}); remove the folder.") from error
 

@@ -23,7 +23,7 @@ from resnet_zclass.backbones import (
 from resnet_zclass.backend import keras
 from resnet_zclass.errors import InputError
 from resnet_zclass.freezing import FREEZE_POLICIES, apply_freeze
-from resnet_zclass.keras_h5 import find_datasets, open_h5
+from resnet_zclass.keras_h5 import check_sizes, find_datasets, open_h5
 from resnet_zclass.memory import check_archive
 from resnet_zclass.pixels import Pixels
 from resnet_zclass.stems import NATURAL_ORDER, adapt_channels, is_adapted, measure_preprocessing
@@ -327,8 +327,9 @@ def _shapes_of(model: keras.Model) -> collections.Counter:
 def _shapes_in(path: Path) -> collections.Counter:
     try:
         with open_h5(path) as file:
-            datasets = find_datasets(file)
-            return collections.Counter(item.shape for name, item in datasets.items() if "optimizer" not in name)
+            datasets = {name: item for name, item in find_datasets(file).items() if "optimizer" not in name}
+            check_sizes(datasets, path, kinds="fiubV")
+            return collections.Counter(item.shape for item in datasets.values())
     except InputError as error:
         raise InputError(f"--weights: {error}") from error
 

@@ -273,6 +273,9 @@ def _as_flags(values: dict[str, Any]) -> list[str]:
 
 
 def _parse(name: str, argv: list[str], default: Any) -> Any:
+    for word in argv:
+        if word != word.encode(errors="replace").decode() or "\0" in word:
+            raise InputError(f"{word!a} is no text in UTF-8, which files of a run could not hold; call it otherwise.")
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):

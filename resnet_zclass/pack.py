@@ -181,7 +181,7 @@ def _pack_key(pack_path: Path) -> str | None:
         with h5py.File(pack_path, "r") as pack:
             whole = pack["n_pages"][:].sum() == len(pack["crops"])
             return pack.attrs.get("key") if whole else None
-    except (OSError, KeyError, TypeError):
+    except Exception:  # as below
         return None
 
 
@@ -305,5 +305,7 @@ def open_pack(pack_path: Path) -> Pack:
             crops = pack["crops"][:] if in_memory else PackedCrops(pack_path, file)
             digests = pack["digests"][:].astype(str)
             return Pack(crops, pack["n_pages"][:], digests, bool(pack.attrs["resized"]))
-    except (OSError, KeyError, RuntimeError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # h5py raises what it likes where a file is damaged
         raise InputError(f"{pack_path} is damaged; remove it, and it is made anew.") from error

@@ -36,7 +36,7 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8}  # of a value of each type of tag that s
 # ImageJ writes `images=` and the like where one piece holds several pages.
 _DESCRIPTIONS = re.compile(
     rb'(\{("axes": "YX", )?"shape": \[\d+, \d+\](, "axes": "YX")?\}|'
-    rb"ImageJ=(?!.*(images|channels|slices|frames)=(?!1\s)).*)?\0*",
+    rb"ImageJ=(?!.*(images|channels|slices|frames)=(?!1\r?\n)).*)?\0*",
     re.S,
 )
 
@@ -105,6 +105,7 @@ def _read_tags(data: bytes, order: str) -> dict[int, int] | None:
             if (
                 len(text) < n_bytes
                 or (n_bytes > 4 and place < 8)
+                or (kind == 2 and not text.isascii())
                 or (tag == _DESCRIPTION and not _DESCRIPTIONS.fullmatch(text))
             ):
                 return None

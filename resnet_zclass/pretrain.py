@@ -26,7 +26,7 @@ from resnet_zclass.command import command
 from resnet_zclass.cores import count_cores
 from resnet_zclass.episodes import CROP_PX, N_QUERIES, N_SUPPORT, simulate_episodes
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import check_output, whole_file
+from resnet_zclass.files import check_output, read_json, whole_file
 from resnet_zclass.opts import PretrainOptions, require
 from resnet_zclass.ranges import check_range
 
@@ -88,19 +88,11 @@ def claim_folder(folder: Path, options: PretrainOptions) -> Path:
         if name not in ("save_path", "overwrite", "processes")
     }
     path = folder / RECIPE_FILE
-    if path.is_file() and _read_recipe(path) != recipe:
+    if path.is_file() and read_json(path) != recipe:
         raise InputError(f"{folder} is of another recipe, see {path}; give the same options, or remove it.")
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(recipe, indent=1))
     return folder
-
-
-def _read_recipe(path: Path) -> object:
-    """What is in the file; None of one that is damaged."""
-    try:
-        return json.loads(path.read_text())
-    except ValueError:
-        return None
 
 
 def build(model_name: str, stem_stride: int) -> Any:

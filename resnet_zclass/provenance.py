@@ -8,7 +8,7 @@ from typing import Any
 
 from resnet_zclass import __version__
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import hash_file, whole_file
+from resnet_zclass.files import hash_file, read_json, whole_file
 
 FORMAT = 1
 RECORD_FILE = "made_from.json"  # in a folder; beside a file `NAME`: NAME.made_from.json
@@ -47,9 +47,9 @@ def read_record(path: str | Path) -> dict[str, Any]:
     if not record_path.is_file():
         return {}
     try:
-        record = dict(json.loads(record_path.read_text(encoding="utf-8")))
+        record = dict(read_json(record_path))
         is_known = int(record["format"]) <= FORMAT
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{record_path} is damaged ({error}); remove it to do without.") from error
     if not is_known:
         raise InputError(

@@ -1,7 +1,6 @@
 """One page per evaluation that stands alone, to look at and to hand on."""
 
 import functools
-import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,7 +14,7 @@ from resnet_zclass import headlines, highlights
 from resnet_zclass.command import command
 from resnet_zclass.comparison import FIGURES, list_curves, read_scores, write_comparison
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import check_output, whole_file
+from resnet_zclass.files import check_output, read_json, whole_file
 from resnet_zclass.gallery import draw_heat_maps
 from resnet_zclass.labels import READ_TEXT
 from resnet_zclass.options import ReportOptions
@@ -68,7 +67,7 @@ def renew_report(run: Run, evaluation: str = "evaluation") -> Path:
         rows, truth = table[["file", "page"]], read_truth(run, table["true_label"])
         if len(table) != scores["n"] or not np.isfinite(probabilities).all():
             raise ValueError(f"{len(table)} rows of {scores['n']}")
-    except (OSError, KeyError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, KeyError, ValueError, AttributeError, TypeError, OverflowError) as error:
         path = folder / "predictions.csv"
         raise InputError(f"{path} is missing or damaged ({error}); evaluate the run again.") from error
     crops, predict = _find_crops(run, scores, rows), None
@@ -81,7 +80,7 @@ def renew_report(run: Run, evaluation: str = "evaluation") -> Path:
         write_report(folder, run, scores, rows, truth, probabilities, crops, predict)
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"a file of {folder} or {run.path} is damaged ({error}); evaluate the run again.") from error
     return folder / REPORT_FILE
 
@@ -290,7 +289,7 @@ def _tell_best(folder: Path, options: Any) -> str:
     try:
         values = pd.read_csv(folder / "training_history.csv")[options.monitor]
         best = values.astype(float).idxmin() if options.monitor.endswith("loss") else values.astype(float).idxmax()
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return "unknown"
     return f"{best + 1} of {len(values)} ({options.monitor} {values[best]:.4g})"
 
@@ -319,7 +318,7 @@ def _tell_leak(scores: dict) -> str:
 def _read_environment(run: Run) -> dict[str, str]:
     """What the run was trained with; empty for an old one."""
     try:
-        return dict(json.loads((run.path / ENVIRONMENT_FILE).read_text()))
+        return dict(read_json(run.path / ENVIRONMENT_FILE))
     except (OSError, ValueError, TypeError):
         return {}
 

@@ -13,7 +13,7 @@ import numpy as np
 import resnet_zclass as rz
 from resnet_zclass.environment import describe_environment
 from resnet_zclass.errors import InputError
-from resnet_zclass.files import hash_file, whole_file, whole_folder
+from resnet_zclass.files import hash_file, read_json, whole_file, whole_folder
 from resnet_zclass.labels import READ_TEXT
 from resnet_zclass.options import TrainOptions
 from resnet_zclass.opts import load_options, pick, save_options
@@ -88,9 +88,9 @@ class Run:
         """What split val taught, as `train.calibrate` says; None if there was none, or the run is an old one."""
         path = self.path / CALIBRATION_FILE
         try:
-            found = json.loads(path.read_text()) if path.is_file() else None
+            found = read_json(path) if path.is_file() else None
             return found and {key: float(found[key]) for key in ("set_threshold", *found)}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise InputError(f"{path} is damaged ({error}); remove it to predict without it.") from error
 
     @functools.cached_property
@@ -191,7 +191,7 @@ def read_run(path: str | Path) -> Run:
     classes = read_classes(path)
     options = load_options("train", path / "opts.toml")
     try:
-        facts = json.loads((path / CROPS_FILE).read_text())
+        facts = read_json(path / CROPS_FILE)
         crop_shape = tuple(map(int, facts["crop_shape"]))
         if len(crop_shape) != 3:
             raise ValueError(f"crop_shape {crop_shape}")
@@ -207,7 +207,7 @@ def read_run(path: str | Path) -> Run:
             cut_out,
             pixel_um,
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"{path / CROPS_FILE} is damaged: {error}") from error
 
 
@@ -220,7 +220,7 @@ def read_classes(path: Path) -> "pd.DataFrame":
         classes = classes[columns].astype({"LabelInteger": int, "z_um": float})
         if "threshold" in classes and not classes.threshold.astype(float).between(0, 1).all():
             raise ValueError("a threshold does not lie in 0..1")
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, OverflowError) as error:
         raise InputError(f"{table_path} is not a table of {', '.join(CLASS_COLUMNS)}: {error}") from error
     if classes.empty or classes.LabelText.isna().any() or classes.LabelText.duplicated().any():
         raise InputError(f"{table_path} is damaged: LabelText is empty or stands twice.")

@@ -13,6 +13,7 @@ import numpy as np
 from resnet_zclass import __version__
 from resnet_zclass.camera import Camera
 from resnet_zclass.errors import InputError
+from resnet_zclass.files import read_json
 from resnet_zclass.optics import Optics
 from resnet_zclass.ranges import check_range
 
@@ -119,11 +120,11 @@ def read_scene(folder: str | Path) -> tuple[Scene, float] | None:
     True
     """
     try:
-        record = json.loads((Path(folder) / RECORD_NAME).read_text(encoding="utf-8"))
+        record = read_json(Path(folder) / RECORD_NAME)
         facts = {name: tuple(value) if isinstance(value, list) else value for name, value in record["scene"].items()}
         facts |= {"optics": Optics(**facts["optics"]), "camera": Camera(**facts["camera"])}
         return Scene(**facts), float(record["focus_um"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
 
 
@@ -134,7 +135,7 @@ def is_recorded(folder: str | Path, options: dict[str, Any]) -> bool:
     False
     """
     try:
-        recorded = json.loads((Path(folder) / RECORD_NAME).read_text(encoding="utf-8"))
+        recorded = read_json(Path(folder) / RECORD_NAME)
         return recorded["options"] == json.loads(json.dumps(options))
     except (OSError, ValueError, KeyError, TypeError):
         return False

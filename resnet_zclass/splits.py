@@ -222,10 +222,11 @@ def carve_validation(
 
     chosen = carve(groups)
     single = has.sum(axis=0) == 1
-    if not (has[~chosen].any(axis=0) & (has[chosen].any(axis=0) | single)).all() or not chosen.any():
+    is_whole = (has[~chosen].any(axis=0) & (has[chosen].any(axis=0) | single)).all()
+    if not is_whole or not 0 < chosen.sum() < len(groups):
         chosen = carve(np.arange(len(groups))) & ~has[:, single].any(axis=1)
-    if not chosen.any():
-        raise InputError("No validation images can be taken from training: every label has one image only.")
+    if not 0 < chosen.sum() < len(groups):
+        raise InputError("No validation images can be taken from training: every label has one image at most.")
     return chosen, not set(groups[chosen]) & set(groups[~chosen])
 
 

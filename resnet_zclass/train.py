@@ -66,6 +66,7 @@ DEVICE_OPTIONS = ("multiGPU", "gpus", "join_timeout_s")
 def main(options: TrainOptions) -> None:
     """Trains the run that the options describe, and evaluates it."""
     require(options, "data_path")
+    rz.keras_h5.check_answers(options.weights)
     if Path(options.data_path) == Path(DEMO_PATH):
         simulate_demo(load_options("simulate", DEFAULT_PRESET))
     data = read_dataset(options.data_path, **choose_reading(options))

@@ -160,7 +160,7 @@ def join_manifest(path: Path, items: "pd.DataFrame", group: str = "group") -> "p
         joined = items.merge(
             manifest, on=["file", "page"], how="left", validate="one_to_one", indicator=True, suffixes=("", "_said")
         )
-    except (KeyError, ValueError, AttributeError, pd.errors.ParserError) as error:
+    except (KeyError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{manifest_path} wants columns split,label,file,page,group and one row per image: {error}"
         ) from error

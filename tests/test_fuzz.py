@@ -4,37 +4,49 @@ import contextlib
 import dataclasses
 import os
 import shlex
+import struct
+import subprocess
+import sys
 import tempfile
 import types
 import typing
+import zipfile
 from pathlib import Path
 
+import h5py
 import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
+from fuzz_seeds import READERS, RUNS, FoundSet, own_architecture, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from resnet_zclass import splits
+from resnet_zclass import checkpoints, engines, images, inspection, keras_h5, models, runs, splits, train, unlike
+from resnet_zclass.arrays import read_arrays
 from resnet_zclass.errors import InputError
 from resnet_zclass.labels import read_label_table, read_target_table
 from resnet_zclass.options import COMMANDS
-from resnet_zclass.opts import POSITIONAL, as_command, load_options, make_options, parse_options, save_options
+from resnet_zclass.opts import as_command, load_options, make_options, parse_options, save_options
 from resnet_zclass.ranges import RANGES, check_ranges
-from resnet_zclass.spots import read_spots, write_spots
+from resnet_zclass.report import renew_report
+from resnet_zclass.save_non_multi_gpu_model import _read_check as read_check
+from resnet_zclass.spots import read_spots, spots_of, write_spots
+from resnet_zclass.training_state import read_state
 from resnet_zclass.tree import join_manifest
 
-set_hypothesis_home_dir(tempfile.gettempdir())  # or a folder is left where the tests run
+set_hypothesis_home_dir(Path(tempfile.gettempdir(), "hypothesis"))  # or a folder is left where the tests run
 hypothesis.settings.register_profile(
-    "fixed", derandomize=True, database=None, deadline=None, max_examples=int(os.environ.get("N_EXAMPLES", 100)),
+    "fixed", derandomize=True, database=None, deadline=None, max_examples=100,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )  # fmt: skip
 hypothesis.settings.load_profile("fixed")
+FEW = hypothesis.settings(max_examples=30)  # of what takes its time
 
 WORDS = st.text(max_size=20) | st.sampled_from(
-    ["", "-", "--", "-1", "a b", "a=b", "'", '"', "é", "None", "true", "1e3"]
+    ["", "-", "--", "-1", "a b", "a=b", "'", '"', "é", "None", "true", "1e3", "\udcff", "a\0"]
 )
 PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 NUMBERS = st.integers(-(10**20), 10**20) | st.floats() | st.sampled_from([0, 1, -1, 0.5, 2**31, 1e-9])
@@ -98,6 +110,7 @@ def test_any_words_are_options_or_refused(name):
     flag = st.builds("--{}".format, st.sampled_from(keys)) | st.builds("--{}={}".format, st.sampled_from(keys), WORDS)
     word = flag | WORDS | NUMBERS.map(str) | st.sampled_from(["--opts", "--opts=demo", "--no_overwrite", "--overwrite"])
 
+    @FEW
     @given(st.lists(word.filter(lambda word: word not in ("-h", "--help")), max_size=6))
     def check(words):
         try:
@@ -107,6 +120,8 @@ def test_any_words_are_options_or_refused(name):
         else:
             assert type(options) is COMMANDS[name]
             check_ranges(dataclasses.asdict(options))
+            with scratch_file("opts.toml") as path:
+                save_options(path, options)
 
     check()
 
@@ -117,6 +132,7 @@ def test_any_keywords_are_options_or_refused(name):
     value = WORDS | NUMBERS | st.booleans() | st.none() | st.binary(max_size=3)
     value |= st.lists(WORDS | NUMBERS | st.none(), max_size=3) | st.dictionaries(WORDS, NUMBERS, max_size=2)
 
+    @FEW
     @given(st.dictionaries(keys.filter(lambda key: key not in ("name", "source")), value, max_size=4))
     def check(values):
         try:
@@ -131,8 +147,7 @@ def test_any_keywords_are_options_or_refused(name):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_valid_options_come_back_from_their_file_and_their_command_line(name):
-    is_saved = not any(key in POSITIONAL for key in kinds_of(name))  # those of others are never in a file
-
+    @FEW
     @given(draw_options(name))
     def check(values):
         options = with_defaults(name, values)
@@ -141,10 +156,9 @@ def test_valid_options_come_back_from_their_file_and_their_command_line(name):
         assert parse_options(name, words) == options
         keywords = {key: value for key, value in dataclasses.asdict(options).items() if value is not None}
         assert make_options(name, **keywords) == options
-        if is_saved:
-            with scratch_file("opts.toml") as path:
-                save_options(path, options)
-                assert load_options(name, path) == options
+        with scratch_file("opts.toml") as path:
+            save_options(path, options)
+            assert load_options(name, path) == options
 
     check()
 
@@ -152,8 +166,9 @@ def test_valid_options_come_back_from_their_file_and_their_command_line(name):
 # Tables
 
 CELLS = st.one_of(
-    WORDS, NUMBERS.map(str),
-    st.sampled_from(["0", "1", "2", "0 1", "2 2", "train", "val", "test", "NA", "a.tif", "1_0", "٣"])
+    WORDS,
+    NUMBERS.map(str),
+    st.sampled_from(["0", "1", "2", "0 1", "2 2", "train", "val", "test", "NA", "a.tif", "1_0", "٣"]),
 )  # fmt: skip
 
 
@@ -294,13 +309,13 @@ def test_groups_stay_whole_in_their_shares_whatever_the_order(groups, shares, se
 @given(GROUPS, SEEDS, st.data())
 def test_numbers_of_groups_are_met(groups, seed, data):
     n = len(set(groups))
-    train, val = data.draw(st.integers(0, n + 1)), data.draw(st.integers(0, n + 1))
-    if train + val > n:
+    n_train, n_val = data.draw(st.integers(0, n + 1)), data.draw(st.integers(0, n + 1))
+    if n_train + n_val > n:
         with pytest.raises(InputError, match="--train_num"):
-            splits.split_by_group(groups, seed=seed, train_num=train, val_num=val)
+            splits.split_by_group(groups, seed=seed, train_num=n_train, val_num=n_val)
         return
-    split = splits.split_by_group(groups, seed=seed, train_num=train, val_num=val)
-    assert count_groups(groups, split, splits.SPLITS) == [train, val, n - train - val]
+    split = splits.split_by_group(groups, seed=seed, train_num=n_train, val_num=n_val)
+    assert count_groups(groups, split, splits.SPLITS) == [n_train, n_val, n - n_train - n_val]
 
 
 @given(
@@ -412,3 +427,172 @@ def test_shares_that_are_none_are_refused(shares):
     ):
         with pytest.raises(InputError, match="--fractions"):
             split()
+
+
+# Files
+
+
+def test_damaged_files_of_every_kind_are_read_or_refused():
+    words = [sys.executable, Path(__file__).with_name("fuzz_readers.py"), "all", "--quick"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=600, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert done.stdout.count(" execs in ") == len(READERS), done.stdout
+
+
+def link_pages(path: Path, n_pages: int, back_to: int) -> None:
+    """A TIFF after whose last page comes an earlier one."""
+    with tifffile.TiffWriter(path) as writer:
+        for _ in range(n_pages):
+            writer.write(np.zeros((2, 2), "uint8"), contiguous=False, metadata=None)
+    with tifffile.TiffFile(path) as tiff:
+        pages = [page.offset for page in tiff.pages]
+    data = bytearray(path.read_bytes())
+    (n_tags,) = struct.unpack_from("<H", data, pages[-1])
+    struct.pack_into("<I", data, pages[-1] + 2 + 12 * n_tags, pages[back_to])
+    path.write_bytes(data)
+
+
+def write_no_text(path: Path) -> None:
+    tifffile.imwrite(path, np.ones((8, 8), "uint16"), software="program", metadata=None)
+    path.write_bytes(path.read_bytes().replace(b"program", b"\x81\x8d" * 3 + b"\x81"))
+
+
+def change_tag(path: Path, name: str, value: int) -> None:
+    """A TIFF of three channels, each in a piece of its own, one tag of which is another."""
+    tifffile.imwrite(path, np.ones((3, 8, 8), "uint16"), photometric="rgb", planarconfig="separate", compression="zlib")
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages.first.tags[name].overwrite(value)
+
+
+def write_h5(path: Path, **arrays: typing.Any) -> None:
+    with h5py.File(path, "w") as file:
+        for name, values in arrays.items():
+            file[f"layers/{name}"] = values
+
+
+def break_h5(path: Path) -> None:
+    write_h5(path, a=np.ones(3), b=np.ones(4))
+    path.write_bytes(path.read_bytes().replace(b"SNOD", b"SNOX"))
+
+
+def write_zip(path: Path, **members: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+
+
+NPY = b"\x93NUMPY\x01\x00\x10\x00"
+
+
+def load_own_weights(path: Path) -> None:
+    models.load_backbone_weights(own_architecture()[0], path)
+
+
+FOUND = {
+    "pages in a circle.tif": lambda path: link_pages(path, 2, 0),
+    "pages in a late circle.tif": lambda path: link_pages(path, 130, 120),
+    "text that is none.tif": write_no_text,
+    "no number of images.tif": lambda path: tifffile.imwrite(
+        path, np.ones((8, 8), "uint8"), description="ImageJ=1.11a\nimages=1\tmode=grayscale\n", metadata=None
+    ),
+    "pieces missing.tif": lambda path: change_tag(path, "PlanarConfiguration", 3),
+    "encoding unknown.xml": lambda path: path.write_text('<?xml version="1.0" encoding="X-1"?><a/>'),
+    "source without names.csv": lambda path: path.write_text("y,x,frame,source\n1,2,0\n3,4,1\n"),
+    "endless number.toml": lambda path: path.write_text(f"seed = {'9' * 5000}"),
+    "endless nest.toml": lambda path: path.write_text("hidden = " + "[" * 3000),
+    "dash in a mixed list.toml": lambda path: path.write_text('channels = [1, "-a"]'),
+    "no zip.npz": lambda path: path.write_bytes(b"PK\x03\x04"),
+    "no array.npz": lambda path: write_zip(path, x=b"x", y=b"y"),
+    "half a header.npz": lambda path: write_zip(path, x=NPY + b"{'descr': ('a',\n", y=b""),
+    "empty array.weights.h5": lambda path: write_h5(path, vars=h5py.Empty("f4")),
+    "broken list.weights.h5": break_h5,
+}
+READ = {
+    ".tif": [images.read_pages, images.read_stack],
+    ".xml": [read_spots],
+    ".csv": [lambda path: spots_of(read_spots(path), Path("a.tif"))],
+    ".toml": [lambda path: load_options("train", path)],
+    ".npz": [read_arrays, read_state, lambda path: read_check(str(path))],
+    ".h5": [
+        checkpoints.read_today,
+        inspection.describe,
+        lambda path: models.load_backbone_weights(own_architecture()[0], path),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_once_went_wrong_is_refused_in_words(name, tmp_path):
+    path = tmp_path / name
+    FOUND[name](path)
+    for read in READ[path.suffix]:
+        with pytest.raises(InputError) as caught:
+            read(path)
+        assert name in str(caught.value) or "a.tif" in str(caught.value)
+
+
+def read_evaluated(folder: Path) -> None:
+    run = runs.read_run(folder)
+    runs.recognise(folder, FoundSet(Path("found"), pd.DataFrame({"digest": ["1"], "split": ["test"]})))
+    renew_report(run)
+    engines.choose_engine(folder)
+    assert run.calibration is None or run.calibration["n"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "text"),
+    [
+        ("z", "classes.csv", "LabelText,LabelInteger,z_um\n"),
+        ("z", "classes.csv", f"LabelText,LabelInteger,z_um\n00,0,0\n01,{2**80},1\n"),
+        ("z", "split.csv", "file,page,label,group,digest,split\na.tif,0,00,b0,1,train\na.tif,,,,1,01,b1,2,val\n"),
+        ("z", "predictions.csv", "file,page,label,p_00,p_01,p_02\na.tif,0,00,0.9,0.1,0.0\n"),
+        ("z", "crops.json", "[" * 3000),
+        ("z", "crops.json", '{"dtype": "uint16", "crop_shape": [1e999, 16, 1], "resized": false, "cut_out": true}'),
+        ("z", "calibration.json", f'{{"n": 1{"0" * 400}}}'),
+        ("z", "metrics.json", "[" * 3000),
+        ("z", "exports.json", RUNS["z"]["exports.json"].replace("300.0", "0")),
+        ("z", "exports.json", RUNS["z"]["exports.json"].replace("1e-06", '"x"')),
+        ("z", "predictions.csv", RUNS["z"]["predictions.csv"].replace("0.2", "9" * 400)),
+        ("several", "predictions.csv", "file,page,true_label,label,p_rim,p_spots\na,0,,,0.1,0.9\nb,0,rim,rim,1,0\n"),
+    ],
+)  # fmt: skip
+def test_what_once_went_wrong_in_a_run_is_refused_in_words(kind, name, text, tmp_path):
+    read_evaluated(write_run(tmp_path / "whole", kind))
+    with pytest.raises(InputError, match=name):
+        read_evaluated(write_run(tmp_path / "damaged", kind, **{name: text.encode()}))
+
+
+def test_what_beads_of_another_size_look_like_is_refused(tmp_path):
+    crops = np.random.default_rng(0).poisson(20, (30, 4, 4, 1)).astype("uint16")
+    folder = write_run(tmp_path, "z")
+    unlike.save_familiar(folder / runs.FAMILIAR_FILE, unlike.fit_familiar(crops[:20], crops[20:], 0.0))
+    with pytest.raises(InputError, match=r"familiar\.npz is damaged"):
+        runs.read_run(folder).familiar  # noqa: B018 - it is read when asked for
+
+
+def test_weights_that_keep_hdf5_busy_are_refused_before_anything_is_read(tmp_path, monkeypatch, capsys):
+    write_h5(tmp_path / "w.h5", a=np.ones(3))
+    monkeypatch.setattr(keras_h5.subprocess, "run", raise_timeout)
+    assert train.main(["--data_path", str(tmp_path), "--weights", str(tmp_path / "w.h5")]) == 2
+    assert "w.h5 keeps HDF5 busy" in capsys.readouterr().err
+
+
+def raise_timeout(*args, **kwargs):
+    raise subprocess.TimeoutExpired(args, 60)
+
+
+def test_a_configuration_of_something_else_is_no_architecture(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"module": "keras", "class_name": "Zeros", "config": {}, "registered_name": null}')
+    for text in (path.read_text(), '{"module": "keras", "config": {}}'):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"a\.json"):
+            checkpoints.read_architecture(path)
+
+
+@pytest.mark.parametrize("page", ["9" * 400, "0.5", "inf", "x"])
+def test_pages_of_a_manifest_that_no_number_holds_are_refused(page, tmp_path):
+    (tmp_path / "manifest.csv").write_text(f"split,label,file,page,group\ntrain,0,a.tif,{page},g\n")
+    with pytest.raises(InputError, match=r"manifest\.csv"):
+        join_manifest(tmp_path, ITEMS)
