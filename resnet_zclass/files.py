@@ -162,7 +162,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON file ({error}).") from error
+        raise InputError(f"{path} is no JSON file ({error}); bring it back, or remove it.") from error
 
 
 def hash_file(path: str | Path) -> str:
