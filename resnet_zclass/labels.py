@@ -104,7 +104,8 @@ def read_target_table(path: Path) -> "pd.DataFrame":
             raise InputError(f"{path}: Id is empty in row {row}.")
         if not words:
             raise InputError(f"{path}: Target of {name} (row {row}) is empty; every image wants one label at least.")
-        if not all(word.isdecimal() for word in words) or len(set(map(int, words))) < len(words):
+        # int() refuses thousands of digits in words of its own.
+        if not all(word.isdecimal() and len(word) < 100 for word in words) or len(set(map(int, words))) < len(words):
             raise InputError(f"{path}: Target of {name} is different whole numbers, such as 16 0. Received: {target}.")
         if max(map(int, words)) > MAX_LABEL:
             raise InputError(f"{path}: a label is {MAX_LABEL} at most. Received: {target} of {name}.")

@@ -596,3 +596,9 @@ def test_pages_of_a_manifest_that_no_number_holds_are_refused(page, tmp_path):
     (tmp_path / "manifest.csv").write_text(f"split,label,file,page,group\ntrain,0,a.tif,{page},g\n")
     with pytest.raises(InputError, match=r"manifest\.csv"):
         join_manifest(tmp_path, ITEMS)
+
+
+def test_labels_of_thousands_of_digits_are_refused(tmp_path):
+    (tmp_path / "labels.csv").write_text(f"Id,Target\na,{'9' * 5000}\n")
+    with pytest.raises(InputError, match=r"labels\.csv"):
+        read_target_table(tmp_path / "labels.csv")
