@@ -24,7 +24,9 @@ from fuzz_seeds import READERS, HugeClaimError, Reader, attempt
 from mutators import mutate
 
 from resnet_zclass.errors import InputError
+from resnet_zclass.memory import limit_memory
 
+MAX_CLAIM = 2**27  # bytes; with more there is nothing to learn but how slow the machine is
 LIMIT_S = 10
 LIMIT_BYTES = 2 * 2**30  # of memory that grows
 ROOM_BYTES = 2 * LIMIT_BYTES  # more than that a process does not get
@@ -87,7 +89,8 @@ def judge(reader: Reader, path: Path) -> str:
     """What is wrong with how a file is read, in a line; empty if nothing is."""
     words = ""
     try:
-        reader.read(path)
+        with limit_memory(MAX_CLAIM / 2**30):
+            reader.read(path)
     except InputError as error:
         words = "" if str(error).strip() else "InputError without words"
     except HugeClaimError as error:
