@@ -1,6 +1,7 @@
 """Files and folders that are written whole or not at all."""
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -74,6 +75,7 @@ def _parents_of(path: Path) -> Iterator[None]:
 
     Raises:
         InputError: If the block may not write there.
+        OSError: If the disk is full or fails; it names `path` instead of what lies hidden beside it.
     """
     missing = [parent for parent in path.parents if not parent.exists()]
     try:
@@ -84,7 +86,10 @@ def _parents_of(path: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 parent.rmdir()
         if isinstance(error, OSError) and error.errno and str(path.with_name(_start_of_partial(path))) in str(error):
-            raise InputError(f"{path} cannot be written ({os.strerror(error.errno)}); choose another name.") from error
+            reason = os.strerror(error.errno)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+                raise OSError(error.errno, reason, str(path)) from error
+            raise InputError(f"{path} cannot be written ({reason}); choose another name.") from error
         raise
 
 

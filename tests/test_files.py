@@ -1,3 +1,4 @@
+import errno
 import os
 import socket
 import subprocess
@@ -191,4 +192,13 @@ def test_a_number_that_another_process_has_by_now_is_not_the_owner(tmp_path):
     os.utime(left, (before, before))
     with alone_at(tmp_path / "run"):
         assert not left.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number, kind", [(errno.ENOSPC, OSError), (errno.EACCES, InputError)])
+def test_what_cannot_be_written_has_the_name_that_it_was_to_have(number, kind, tmp_path):
+    with pytest.raises(kind) as failed, whole_file(tmp_path / "a.csv") as partial:
+        raise OSError(number, os.strerror(number), str(partial))
+    assert "partial" not in str(failed.value)
+    assert str(tmp_path / "a.csv") in str(failed.value)
     assert list(tmp_path.iterdir()) == []
