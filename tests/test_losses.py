@@ -157,6 +157,61 @@ def test_the_few_shot_loss_leads_to_features_that_tell_z():
     assert losses[-1] < 0.7 * losses[0]
 
 
+EXTREME_P = np.clip(ONE_P**6, 1e-4, None) / np.clip(ONE_P**6, 1e-4, None).sum(axis=1, keepdims=True)
+EXTREME_SEVERAL_P = np.clip((SEVERAL_P - 0.5) * 3 + 0.5, 1e-4, 1 - 1e-4)
+
+
+def check_slopes(loss, targets, probabilities, step=1e-7):
+    """That the slopes of a loss are its central differences, in 64 bits."""
+    targets, p = tf.constant(targets, tf.float64), tf.Variable(probabilities, dtype=tf.float64)
+    call = loss.call if isinstance(loss, keras.losses.Loss) else loss
+    with tf.GradientTape() as tape:
+        value = tf.reduce_sum(call(targets, p))
+    slopes, (n, k) = tape.gradient(value, p).numpy(), p.shape
+    assert slopes.dtype == np.float64
+    for column in range(k):
+        off = np.zeros((n, k))
+        off[:, column] = step
+        above, below = (np.asarray(call(targets, p + sign * off)) for sign in (1, -1))
+        np.testing.assert_allclose(slopes[:, column], (above - below) / (2 * step), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("extreme", [False, True])
+@pytest.mark.parametrize(
+    ("name", "several"), [key for key in CLOSED_FORMS if "absolute" not in key[0].lower().replace("_", "")]
+)
+def test_slopes_are_finite_differences(name, several, extreme):
+    ordinary, extremes = (SEVERAL_P, EXTREME_SEVERAL_P) if several else (ONE_P, EXTREME_P)
+    check_slopes(
+        build_loss(name, several, focal_gamma=3), SEVERAL if several else ONE, extremes if extreme else ordinary
+    )
+
+
+def test_the_few_shot_loss_has_slopes_through_its_solution():
+    rng = np.random.default_rng(1)
+    z, features = rng.uniform(-1, 1, (24, 1)).astype("float32"), rng.standard_normal((24, 3)).astype("float32")
+    loss = FewShotLoss(n_support=8, n_crops=12, n_bumps=5, width=0.4, ridge=0.5, reduction="sum")
+    variable = tf.Variable(features)
+    with tf.GradientTape() as tape:
+        value = loss(z, variable)
+    slopes, differences = tape.gradient(value, variable).numpy(), np.empty_like(features)
+    for place in np.ndindex(*features.shape):
+        off = np.zeros_like(features)
+        off[place] = 1e-2  # 32 bits allow no less
+        differences[place] = (float(loss(z, features + off)) - float(loss(z, features - off))) / 2e-2
+    assert np.abs(slopes[:8]).max() > 0.01  # of the support, which only the solution knows
+    np.testing.assert_allclose(slopes, differences, atol=5e-3 * np.abs(slopes).max())
+
+
+def test_wrong_slopes_would_be_seen():
+    @tf.custom_gradient
+    def wrong(p):
+        return tf.reduce_sum(p**2, axis=1), lambda up: up[:, None] * p
+
+    with pytest.raises(AssertionError):
+        check_slopes(lambda _, p: wrong(p), ONE, ONE_P)
+
+
 @pytest.mark.parametrize(
     "loss",
     [AsymmetricLoss(3, 2, 0.1), OrdinalLoss("gaussian"), SparseLoss("SparseCategoricalCrossentropy", reduction="sum")],
