@@ -204,8 +204,9 @@ def run_make(cluster, data_path, *words) -> int:
 
 
 def read_tree(path) -> dict:
-    """The bytes of all files of a set; of a workbook, which holds the time, its cells."""
+    """The bytes of all files of a set but the record of its making; of a workbook, which holds the time, its cells."""
     files = {file.relative_to(path).as_posix(): file for file in Path(path).rglob("*") if file.is_file()}
+    del files["made_from.json"]
     return {n: pd.read_excel(f).to_csv() if f.suffix == ".xlsx" else f.read_bytes() for n, f in files.items()}
 
 

@@ -147,7 +147,7 @@ def test_the_engine_is_named_and_unknown_ones_are_refused(finished, inputs, tmp_
         err = capfd.readouterr().err
         assert err.startswith("error: ")
         assert name in err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "o.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "o.csv", "o.csv.made_from.json"]
 
 
 def test_the_keras_engine_is_the_model_alone_or_in_batches(finished):
