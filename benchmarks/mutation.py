@@ -12,6 +12,7 @@ import argparse
 import ast
 import contextlib
 import copy
+import gc
 import importlib
 import importlib.util
 import itertools
@@ -25,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
 
 import pytest
 
@@ -55,7 +57,7 @@ NAMES = {"min": "max", "argmin": "argmax", "minimum": "maximum", "any": "all", "
 NAMES |= {new: old for old, new in NAMES.items()}
 
 
-def list_mutants(tree: ast.Module) -> Iterator[tuple[str, ast.Module]]:
+def list_mutants(tree: ast.Module, path: str | Path = "module") -> Iterator[tuple[str, CodeType]]:
     r"""All mutants of a module, each with its name: the function, and the lines without and with the change.
 
     >>> [name for name, _ in list_mutants(ast.parse("def f(a):\n    return a < 1"))]  # doctest: +NORMALIZE_WHITESPACE
@@ -63,35 +65,24 @@ def list_mutants(tree: ast.Module) -> Iterator[tuple[str, ast.Module]]:
      'f: return a < 1 -> return a < 2']
     """
     lines = ast.unparse(tree).splitlines()
-    for where, path, new in _list_changes(tree, "", ()):
-        mutant = copy.deepcopy(tree)
-        parent = mutant
-        for field, i in path[:-1]:
-            parent = _child(parent, field, i)
-        field, i = path[-1]
-        ast.copy_location(new, _child(parent, field, i))
-        if i is None:
-            setattr(parent, field, new)
-        else:
-            getattr(parent, field)[i] = new
-        ast.fix_missing_locations(mutant)
-        changed = ast.unparse(mutant).splitlines()
+    for where, parent, field, i, new in list(_list_changes(tree, "")):
+        owner, key = (vars(parent), field) if i is None else (getattr(parent, field), i)
+        old, owner[key] = owner[key], ast.copy_location(new, owner[key])
+        ast.fix_missing_locations(tree)
+        changed, code = ast.unparse(tree).splitlines(), compile(tree, path, "exec")
+        owner[key] = old
         first = _n_alike(lines, changed)
         last = _n_alike(lines[first:][::-1], changed[first:][::-1])
-        old, changed = (" ".join(map(str.strip, text[first : len(text) - last])) for text in (lines, changed))
-        yield f"{where}: {old} -> {changed}", mutant
+        words = [" ".join(map(str.strip, text[first : len(text) - last])) for text in (lines, changed)]
+        yield f"{where}: {' -> '.join(words)}", code
 
 
 def _n_alike(a: list, b: list) -> int:
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
-def _child(node: ast.AST, field: str, i: int | None) -> ast.AST:
-    return getattr(node, field) if i is None else getattr(node, field)[i]
-
-
-def _list_changes(node: ast.AST, where: str, path: tuple) -> Iterator[tuple[str, tuple, ast.AST]]:
-    """Function, path from the root and new node of every change below a node."""
+def _list_changes(node: ast.AST, where: str) -> Iterator[tuple[str, ast.AST, str, int | None, ast.AST]]:
+    """Function, parent, field, index in the field (None: it is no list) and new child of every change below a node."""
     is_idle = isinstance(node, ast.If) and ast.unparse(node.test).startswith(("TYPE_CHECKING", "__name__"))
     if is_idle or isinstance(node, ast.Raise):
         return  # what does not run in tests, and words of errors
@@ -102,9 +93,9 @@ def _list_changes(node: ast.AST, where: str, path: tuple) -> Iterator[tuple[str,
             continue
         for i, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if isinstance(child, ast.AST):
-                yield from ((where, (*path, (field, i)), new) for new in _alternatives(child))
+                yield from ((where, node, field, i, new) for new in _alternatives(child))
                 if not (isinstance(child, ast.keyword) and child.arg == "axis"):
-                    yield from _list_changes(child, where, (*path, (field, i)))
+                    yield from _list_changes(child, where)
 
 
 def _alternatives(node: ast.AST) -> list[ast.AST]:
@@ -132,32 +123,32 @@ def _alternatives(node: ast.AST) -> list[ast.AST]:
     return [new() for new in SWAPS.get(type(node), ())]
 
 
-def try_mutant(module: str, tree: ast.Module, cpu_s: float, wall_s: float, is_quiet: bool = True) -> str:
+def try_mutant(module: str, code: CodeType, cpu_s: float, wall_s: float, is_quiet: bool = True) -> str:
     """Runs a module's tests on a mutant in a child; returns "killed", "survived" or "timed out"."""
     pid = os.fork()
     if not pid:
-        code = 3
+        status = 3
         try:
             resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(cpu_s), math.ceil(cpu_s) + 5))
             signal.alarm(math.ceil(wall_s))
             if is_quiet:
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, 1), os.dup2(null, 2)
-            code = _run_tests(module, tree)
+            status = _run_tests(module, code)
         finally:
-            os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if code in (-signal.SIGXCPU, -signal.SIGALRM, -signal.SIGKILL):
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status in (-signal.SIGXCPU, -signal.SIGALRM, -signal.SIGKILL):
         return "timed out"
-    return "killed" if code else "survived"
+    return "killed" if status else "survived"
 
 
-def _run_tests(module: str, tree: ast.Module) -> int:
+def _run_tests(module: str, code: CodeType) -> int:
     name, path = f"resnet_zclass.{module}", ROOT / "resnet_zclass" / f"{module}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     mutant = importlib.util.module_from_spec(spec)
     sys.modules[name] = mutant
-    exec(compile(tree, path, "exec"), mutant.__dict__)
+    exec(code, mutant.__dict__)
     setattr(sys.modules["resnet_zclass"], module, mutant)
     with tempfile.TemporaryDirectory() as folder:
         words = ["-x", "-q", "--tb=no", "-o", "addopts=", "-m", "not slow and not shared", "--doctest-modules"]
@@ -169,13 +160,15 @@ def run_module(module: str, minutes: float) -> tuple[dict, list[str]]:
     """Tries a module's mutants; returns a row of counts and the names of those that survived."""
     for name in MODULES[module]:
         importlib.import_module(name)
-    tree = ast.parse((ROOT / "resnet_zclass" / f"{module}.py").read_text())
+    path = ROOT / "resnet_zclass" / f"{module}.py"
+    mutants = sorted(list_mutants(ast.parse(path.read_text()), path), key=lambda mutant: mutant[0])
+    original = compile(path.read_text(), path, "exec")
+    gc.freeze()  # children need not look through what is loaded
     start, start_cpu = time.perf_counter(), _children_cpu_s()
-    if try_mutant(module, tree, 600, 1200, is_quiet=False) != "survived":
+    if try_mutant(module, original, 600, 1200, is_quiet=False) != "survived":
         raise SystemExit(f"The tests of {module} fail without any mutant.")
     wall_s, cpu_s = time.perf_counter() - start, _children_cpu_s() - start_cpu
     known = EQUIVALENT.get(module, {})
-    mutants = sorted(list_mutants(tree), key=lambda mutant: mutant[0])
     if gone := set(known) - {name for name, _ in mutants}:
         raise SystemExit("EQUIVALENT lists what is no mutant any more:\n" + "\n".join(sorted(gone)))
     rest = [mutant for mutant in mutants if mutant[0] not in known]

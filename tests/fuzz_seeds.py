@@ -1,4 +1,3 @@
-
 """What `fuzz_readers` damages and reads: for every kind of file whole ones, and all the functions that read them."""
 
 import functools

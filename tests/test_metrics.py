@@ -162,7 +162,8 @@ def test_no_label_and_no_prediction_anywhere_has_no_f1_and_is_right():
 
 
 def f1_at(truth, probabilities, threshold):
-    return sklearn.metrics.f1_score(truth, probabilities >= threshold, zero_division=0)
+    predicted = probabilities >= threshold
+    return 2 * (predicted @ truth) / max(1, predicted.sum() + truth.sum())
 
 
 @pytest.mark.parametrize("seed", range(4))

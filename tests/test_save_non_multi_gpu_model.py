@@ -66,7 +66,7 @@ def test_stored_predictions_are_compared(tmp_path, old, values, images, capsys):
     assert run(*words, tmp_path / "right.npz") == 0
     assert "on 5 stored images" in capsys.readouterr().out
     (tmp_path / "new.keras").unlink()
-    for name, complaint in {"wrong": "predictions by up to 0.0002", "shape": "not those to compare with"}.items():
+    for name, complaint in {"wrong": "predictions by up to 0.0002", "shape": "those stored of [(5, 2)]"}.items():
         assert run(*words, tmp_path / f"{name}.npz") == 2
         assert complaint in capsys.readouterr().err
         assert not (tmp_path / "new.keras").exists()
