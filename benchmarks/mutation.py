@@ -177,7 +177,7 @@ def run_module(module: str, minutes: float) -> tuple[dict, list[str]]:
     for name, mutant in rest:
         if _children_cpu_s() - start_cpu > 60 * minutes:
             break
-        outcome = try_mutant(module, mutant, 3 * cpu_s + 10, 10 * wall_s + 60)
+        outcome = try_mutant(module, mutant, 3 * cpu_s + 4, 10 * wall_s + 60)
         found[outcome].append(name)
         if outcome != "killed":
             print(f"{outcome}: {module}.{name}", flush=True)
