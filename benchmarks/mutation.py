@@ -1,11 +1,12 @@
 """Mutation testing: how many small faults put into a module do its own tests find?
 
-    python -m benchmarks.mutation [metrics splits save_non_multi_gpu_model] [--minutes 20]
+    python -m benchmarks.mutation [metrics splits save_non_multi_gpu_model] [--minutes 20] [--again]
 
 Every mutant is the module with one operator, constant, name or statement changed. A process that has the heavy
 packages loaded forks a child for each, which puts the mutant in the module's place and runs the module's tests and
 doctests until one fails. Mutants are tried in an order drawn with a fixed seed until the processor time is used up,
 shared evenly by the modules. `EQUIVALENT` lists those that no test can tell from the module; they are not tried.
+With `--again` only those are tried that `benchmarks/mutation.json` says survived.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import gc
 import importlib
 import importlib.util
 import itertools
+import json
 import math
 import os
 import random
@@ -156,7 +158,7 @@ def _run_tests(module: str, code: CodeType) -> int:
         return int(pytest.main([*words, str(path), str(ROOT / "tests" / f"test_{module}.py")]))
 
 
-def run_module(module: str, minutes: float) -> tuple[dict, list[str]]:
+def run_module(module: str, minutes: float, only: list[str] | None = None) -> tuple[dict, list[str]]:
     """Tries a module's mutants; returns a row of counts and the names of those that survived."""
     for name in MODULES[module]:
         importlib.import_module(name)
@@ -172,9 +174,10 @@ def run_module(module: str, minutes: float) -> tuple[dict, list[str]]:
     if gone := set(known) - {name for name, _ in mutants}:
         raise SystemExit("EQUIVALENT lists what is no mutant any more:\n" + "\n".join(sorted(gone)))
     rest = [mutant for mutant in mutants if mutant[0] not in known]
-    random.Random(0).shuffle(rest)
+    tried = rest if only is None else [mutant for mutant in rest if mutant[0] in only]
+    random.Random(0).shuffle(tried)
     found = {"killed": [], "survived": [], "timed out": []}
-    for name, mutant in rest:
+    for name, mutant in tried:
         if _children_cpu_s() - start_cpu > 60 * minutes:
             break
         outcome = try_mutant(module, mutant, 3 * cpu_s + 4, 10 * wall_s + 60)
@@ -196,13 +199,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", choices=MODULES, default=list(MODULES))
     parser.add_argument("--minutes", type=float, default=20, help="processor time, all modules together")
+    parser.add_argument("--again", action="store_true", help="try those alone that survived the last time")
     options = parser.parse_args()
+    last = json.loads(Path(__file__).with_name("mutation.json").read_text())["survivors"] if options.again else {}
     sys.path.insert(0, str(ROOT / "tests"))
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # they take longer to load than most tests to run
     importlib.import_module("resnet_zclass")
     rows, survivors, left = [], {}, 60 * options.minutes
     for i, module in enumerate(options.modules):
-        row, survivors[module] = run_module(module, left / 60 / (len(options.modules) - i))
+        row, survivors[module] = run_module(module, left / 60 / (len(options.modules) - i), last.get(module))
         rows.append(row)
         left -= row["CPU s"]
     report("mutation", rows, survivors=survivors)

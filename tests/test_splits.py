@@ -40,6 +40,11 @@ def test_counts_instead_of_shares_leave_the_rest_to_test():
     assert [(split == name).sum() for name in ("train", "val", "test")] == [5, 2, 3]
 
 
+def test_what_rounding_leaves_goes_to_the_splits_that_lost_most():
+    split = split_by_group(range(9), fractions=(0.55, 0.25, 0.2))  # 4.95, 2.25 and 1.8 groups
+    assert [(split == name).sum() for name in SPLITS] == [5, 2, 2]
+
+
 @pytest.mark.parametrize(("train", "val"), [(8, 2), (10, 0), (0, 10)])
 def test_counts_may_leave_nothing_to_other_splits(train, val):
     split = split_by_group(range(10), train_num=train, val_num=val)
@@ -174,6 +179,12 @@ def test_a_fold_overflows_by_half_a_group_at_most(seed):
     groups = np.repeat(np.arange(30), rng.integers(1, 20, 30))
     fold = fold_multi_label(rng.random((len(groups), 4)) < 0.3, groups, 2, seed)
     assert np.bincount(fold).max() <= np.ceil(len(groups) / 2) + np.bincount(groups).max() / 2
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_labels_of_one_group_stay_in_training_whatever_other_labels_want(seed):
+    targets = np.array([[0, 0, 1], [0, 0, 0], [1, 0, 1], [0, 1, 1]])
+    assert split_multi_label(targets, range(4), seed=seed)[2:].tolist() == ["train", "train"]
 
 
 def test_which_of_equal_folds_gets_the_largest_group_is_drawn():
