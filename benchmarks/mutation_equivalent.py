@@ -1,3 +1,32 @@
 """Mutants that behave as the module does, by module and name, each with the reason; `mutation` leaves them out."""
 
-EQUIVALENT: dict[str, dict[str, str]] = {}
+_CLAIMS = "self._claims = [{j for j in self._open if n and shares[j] %s} for n in self._groups_left]"
+
+EQUIVALENT: dict[str, dict[str, str]] = {
+    "splits": {
+        "_Hand.__init__: "
+        + " -> ".join(_CLAIMS % f"{sign} ranked[min(n, len(shares)) - 1] - 1e-09" for sign in (">=", ">")): (
+            "no share is less than another by 1e-9 to the last bit"
+        ),
+        "_Hand.__init__: self.dealt = np.full(len(sizes), -1) -> self.dealt = np.full(len(sizes), -2)": (
+            "asked only whether it is below 0"
+        ),
+        "_Hand.__init__: self._wanted = np.round(shares[:, None] * self.n_left, 9).T.tolist() -> "
+        "self._wanted = np.round(shares[:, None] * self.n_left, 10).T.tolist()": (
+            "what is rounded away is some 1e-13, what differs at least some 1e-3"
+        ),
+        "_deal_out: strata = np.where(several, -1, codes[first]) -> strata = np.where(several, -2, codes[first])": (
+            "any number that is no code of a label, and is below them all"
+        ),
+        "_one_hot: return codes[:, None] == np.arange(codes.max() + 1) -> "
+        "return codes[:, None] == np.arange(codes.max() + 2)": "columns without an image are dropped by the caller",
+        "_split_counts: if len(fractions) != 3 or min(fractions) < 0 or (not abs(sum(fractions) - 1) <= 1e-06): -> "
+        "if len(fractions) != 3 or min(fractions) < 0 or (not abs(sum(fractions) - 1) < 1e-06):": (
+            "no sum is off by 1e-6 to the last bit"
+        ),
+        "_stratify: label = np.where(hand.n_left > 0, hand.n_left, hand.n_left.max() + 1).argmin() -> "
+        "label = np.where(hand.n_left > 0, hand.n_left, hand.n_left.max() + 2).argmin()": "any number above them all",
+        "_whole_counts: counts = np.floor(shares * n + 1e-09).astype(int) -> "
+        "counts = np.floor(shares * n - 1e-09).astype(int)": "a whole number loses a whole one and is given it back first",
+    },
+}
