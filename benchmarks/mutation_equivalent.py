@@ -3,6 +3,30 @@
 _CLAIMS = "self._claims = [{j for j in self._open if n and shares[j] %s} for n in self._groups_left]"
 
 EQUIVALENT: dict[str, dict[str, str]] = {
+    "metrics": {
+        **{
+            f"{function}: truth, {name} = (np.asarray(targets) > 0.5, {rest}) -> "
+            f"truth, {name} = (np.asarray(targets) >= 0.5, {rest})": "targets are 0 or 1"
+            for function, name, rest in (
+                ("multi_label_metrics", "predicted", "decide(probabilities, thresholds)"),
+                ("per_class_multi_label", "predicted", "decide(probabilities, thresholds)"),
+                ("fit_thresholds", "probabilities", "np.asarray(probabilities, np.float64)"),
+            )
+        },
+        "_best_threshold: f1 = 2 * tp / (np.arange(len(tp)) + tp[-1]) -> "
+        "f1 = 3 * tp / (np.arange(len(tp)) + tp[-1])": "only where it is largest matters",
+        "_best_threshold: ranked = np.concatenate([[1.0], probabilities[order], [0.0]]) -> "
+        "ranked = np.concatenate([[2.0], probabilities[order], [0.0]])": "a threshold above every image has an F1 of 0",
+        "_best_threshold: usable = (upper > lower) & (middle > 0) & (middle < 1) -> "
+        "usable = (upper > lower) & (middle >= 0) & (middle < 1)": "a number above another that is no less than 0",
+        "fit_thresholds: pooled = 0.5 if can_fit.all() else _best_threshold(truth.ravel(), probabilities.ravel()) -> "
+        "pooled = 1.5 if can_fit.all() else _best_threshold(truth.ravel(), probabilities.ravel())": "not used then",
+        "limit_table: level[np.argsort(brightness, kind='stable')] = "
+        "np.arange(len(labels)) * n_levels // max(1, len(labels)) -> "
+        "level[np.argsort(brightness, kind='stable')] = np.arange(len(labels)) * n_levels // max(2, len(labels))": (
+            "a single image has the level 0 // n"
+        ),
+    },
     "splits": {
         "_Hand.__init__: "
         + " -> ".join(_CLAIMS % f"{sign} ranked[min(n, len(shares)) - 1] - 1e-09" for sign in (">=", ">")): (
@@ -27,6 +51,6 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "_stratify: label = np.where(hand.n_left > 0, hand.n_left, hand.n_left.max() + 1).argmin() -> "
         "label = np.where(hand.n_left > 0, hand.n_left, hand.n_left.max() + 2).argmin()": "any number above them all",
         "_whole_counts: counts = np.floor(shares * n + 1e-09).astype(int) -> "
-        "counts = np.floor(shares * n - 1e-09).astype(int)": "a whole number loses a whole one and is given it back first",
+        "counts = np.floor(shares * n - 1e-09).astype(int)": "a whole number loses all of 1 and gets it back first",
     },
 }
