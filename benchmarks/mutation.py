@@ -114,7 +114,7 @@ def _alternatives(node: ast.AST) -> list[ast.AST]:
             return [ast.Name(NAMES[name], ast.Load())]
         case ast.Attribute(value=value, attr=name) if name in NAMES:
             return [ast.Attribute(copy.deepcopy(value), NAMES[name], ast.Load())]
-        case ast.Return(value=ast.AST()):
+        case ast.Return(value=ast.AST() as value) if ast.unparse(value) != "None":
             return [ast.Return()]
         case ast.Expr(value=ast.Call()) | ast.AugAssign() | ast.Raise():
             return [ast.Pass()]
