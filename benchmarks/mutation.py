@@ -85,16 +85,16 @@ def _n_alike(a: list, b: list) -> int:
 
 def _list_changes(node: ast.AST, where: str) -> Iterator[tuple[str, ast.AST, str, int | None, ast.AST]]:
     """Function, parent, field, index in the field (None: it is no list) and new child of every change below a node."""
-    is_idle = isinstance(node, ast.If) and ast.unparse(node.test).startswith(("TYPE_CHECKING", "__name__"))
-    if is_idle or isinstance(node, ast.Raise):
-        return  # what does not run in tests, and words of errors
+    if isinstance(node, ast.Raise):
+        return  # words of errors
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         where = f"{where}.{node.name}".lstrip(".")
     for field, value in ast.iter_fields(node):
         if field in ("annotation", "returns", "decorator_list"):
             continue
         for i, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            if isinstance(child, ast.AST):
+            is_idle = isinstance(child, ast.If) and ast.unparse(child.test).startswith(("TYPE_CHECKING", "__name__"))
+            if isinstance(child, ast.AST) and not is_idle:
                 yield from ((where, node, field, i, new) for new in _alternatives(child))
                 if not (isinstance(child, ast.keyword) and child.arg == "axis"):
                     yield from _list_changes(child, where)
@@ -127,35 +127,35 @@ def _alternatives(node: ast.AST) -> list[ast.AST]:
 
 def try_mutant(module: str, code: CodeType, cpu_s: float, wall_s: float, is_quiet: bool = True) -> str:
     """Runs a module's tests on a mutant in a child; returns "killed", "survived" or "timed out"."""
-    pid = os.fork()
-    if not pid:
-        status = 3
-        try:
-            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(cpu_s), math.ceil(cpu_s) + 5))
-            signal.alarm(math.ceil(wall_s))
-            if is_quiet:
-                null = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(null, 1), os.dup2(null, 2)
-            status = _run_tests(module, code)
-        finally:
-            os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with tempfile.TemporaryDirectory() as folder:
+        pid = os.fork()
+        if not pid:
+            status = 3
+            try:
+                resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(cpu_s), math.ceil(cpu_s) + 5))
+                signal.alarm(math.ceil(wall_s))
+                if is_quiet:
+                    null = os.open(os.devnull, os.O_WRONLY)
+                    os.dup2(null, 1), os.dup2(null, 2)
+                status = _run_tests(module, code, folder)
+            finally:
+                os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status in (-signal.SIGXCPU, -signal.SIGALRM, -signal.SIGKILL):
         return "timed out"
     return "killed" if status else "survived"
 
 
-def _run_tests(module: str, code: CodeType) -> int:
+def _run_tests(module: str, code: CodeType, folder: str) -> int:
     name, path = f"resnet_zclass.{module}", ROOT / "resnet_zclass" / f"{module}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     mutant = importlib.util.module_from_spec(spec)
     sys.modules[name] = mutant
     exec(code, mutant.__dict__)
     setattr(sys.modules["resnet_zclass"], module, mutant)
-    with tempfile.TemporaryDirectory() as folder:
-        words = ["-x", "-q", "--tb=no", "-o", "addopts=", "-m", "not slow and not shared", "--doctest-modules"]
-        words += ["-p", "no:cacheprovider", "-p", "no:faulthandler", f"--basetemp={folder}/pytest"]
-        return int(pytest.main([*words, str(path), str(ROOT / "tests" / f"test_{module}.py")]))
+    words = ["-x", "-q", "--tb=no", "-o", "addopts=", "-m", "not slow and not shared", "--doctest-modules"]
+    words += ["-p", "no:cacheprovider", "-p", "no:faulthandler", f"--basetemp={folder}/pytest"]
+    return int(pytest.main([*words, str(path), str(ROOT / "tests" / f"test_{module}.py")]))
 
 
 def run_module(module: str, minutes: float, only: list[str] | None = None) -> tuple[dict, list[str]]:
