@@ -27,6 +27,24 @@ EQUIVALENT: dict[str, dict[str, str]] = {
             "a single image has the level 0 // n"
         ),
     },
+    "save_non_multi_gpu_model": {
+        "tabulate: width = max((len(source) for source, _, _ in rows), default=0) -> "
+        "width = max((len(source) for source, _, _ in rows), default=1)": "no row is as wide as that",
+        "save_plain: of_weights = np.max([_largest(a, b.values) for a, b in zip(written, plain.arrays, strict=True)], "
+        "initial=0.0) -> of_weights = np.max([_largest(a, b.values) for a, b in zip(written, plain.arrays, "
+        "strict=False)], initial=0.0)": "a model read back has as many variables as the one written",
+        "save_plain: difference = np.max([_largest(a, b) for a, b in zip(predicted, expected, strict=True)]) -> "
+        "difference = np.max([_largest(a, b) for a, b in zip(predicted, expected, strict=False)])": (
+            "their shapes, and so their number, have been compared"
+        ),
+        "save_plain: if not (of_weights <= 0 and difference <= TOLERANCE): -> "
+        "if not (of_weights <= 0 and difference < TOLERANCE):": "no difference is 1e-4 to the last bit",
+        "_draw: rng = np.random.default_rng(0) -> rng = np.random.default_rng(1)": "any images do",
+        "_predict: outputs = model.predict_on_batch(images if len(images) > 1 else images[0]) -> "
+        "outputs = model.predict_on_batch(images if len(images) >= 1 else images[0])": (
+            "Keras takes a list of one as that one, with a warning for some models"
+        ),
+    },
     "splits": {
         "_Hand.__init__: "
         + " -> ".join(_CLAIMS % f"{sign} ranked[min(n, len(shares)) - 1] - 1e-09" for sign in (">=", ">")): (
