@@ -46,6 +46,7 @@ def test_a_keras_file_opens_with_keras_alone(tmp_path, old, values, images, caps
     out = capsys.readouterr().out
     assert "conv1_1    ->  conv1: kernel (3, 3, 3, 4), bias (4,)" in out and "2 GPUs" in out
     assert "parity: 10 arrays, every one used once, sha256 " in out and "weights 0, of predictions" in out
+    assert out.splitlines()[-1] == f"model: {tmp_path / 'new.keras'}"
 
 
 @pytest.mark.parametrize("name", ["new.weights.h5", "new_non-multi-gpu.hdf5", "new.h5"])
