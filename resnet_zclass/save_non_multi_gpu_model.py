@@ -105,23 +105,24 @@ def save_plain(plain: "Plain", save_path: str | Path, stored: tuple[list, list] 
     with whole_file(save_path) as partial:
         again = _write_and_read(plain, partial, str(save_path).endswith(".weights.h5"))
         written = [variable.numpy() for variable in rz.rebuild.variables_of(again, plain.config)]
-        differences = [_largest(values, array.values) for values, array in zip(written, plain.arrays, strict=True)]
+        # NumPy's maximum, unlike Python's, is NaN where one is.
+        of_weights = np.max([_largest(a, b.values) for a, b in zip(written, plain.arrays, strict=True)], initial=0.0)
         predicted = _predict(again, images)
         shapes = [values.shape for values in predicted]
         if shapes != [values.shape for values in expected]:
             known = [values.shape for values in expected]
             raise InputError(f"--check_path: the model's predictions are of shape {shapes}, those stored of {known}.")
-        difference = max(_largest(a, b) for a, b in zip(predicted, expected, strict=True))
-        if max(differences, default=0.0) > 0 or not difference <= TOLERANCE:
+        difference = np.max([_largest(a, b) for a, b in zip(predicted, expected, strict=True)])
+        if not (of_weights <= 0 and difference <= TOLERANCE):
             raise InputError(
-                f"{save_path}: weights differ by up to {max(differences):.3g}, predictions by up to {difference:.3g} "
+                f"{save_path}: weights differ by up to {of_weights:.3g}, predictions by up to {difference:.3g} "
                 f"(at most {TOLERANCE:g} is rounding); nothing was written."
             )
     digest = rz.rebuild.digest_weights(*(array.values for array in plain.arrays))
     batch = f"{len(images[0])} {'stored' if stored else 'random'} images"
     return (
         f"parity: {len(plain.arrays)} arrays, every one used once, sha256 {digest}; largest difference of weights "
-        f"{max(differences, default=0.0):.3g}, of predictions on {batch} {difference:.3g}"
+        f"{of_weights:.3g}, of predictions on {batch} {difference:.3g}"
     )
 
 

@@ -2,6 +2,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.metrics
 
 from resnet_zclass.metrics import (
@@ -9,13 +10,17 @@ from resnet_zclass.metrics import (
     confusion_matrix,
     cross_entropy,
     decide,
+    decode_z,
     decoded_z_metrics,
     fit_thresholds,
+    limit_table,
+    mcnemar,
     multi_hot,
     multi_label_metrics,
     one_hot,
     per_class_metrics,
     per_class_multi_label,
+    plane_sd,
     z_metrics,
 )
 
@@ -91,6 +96,10 @@ def test_a_certain_mistake_costs_a_finite_loss():
     assert cross_entropy(np.array([0]), np.array([[0.0, 1.0]])) == pytest.approx(-np.log(1e-7))
 
 
+def test_a_probability_that_rounding_puts_above_1_costs_nothing():
+    assert cross_entropy(np.array([0]), np.array([[1.0001, 0.0]])) == 0.0
+
+
 def test_the_order_of_images_does_not_matter():
     order = RNG.permutation(300)
     shuffled = classification_metrics(LABELS[order], PROBABILITIES[order])
@@ -162,7 +171,8 @@ def test_no_label_and_no_prediction_anywhere_has_no_f1_and_is_right():
 
 
 def f1_at(truth, probabilities, threshold):
-    return sklearn.metrics.f1_score(truth, probabilities >= threshold, zero_division=0)
+    predicted = probabilities >= threshold
+    return 2 * (predicted @ truth) / max(1, predicted.sum() + truth.sum())
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -197,6 +207,16 @@ def test_a_class_that_can_be_told_apart_gets_a_threshold_that_does():
     np.testing.assert_array_equal(decide(close, fit_thresholds(targets, close)), targets == 1)
 
 
+def test_no_threshold_lies_at_1_where_no_number_lies_below_it():
+    targets, p = np.array([[1], [0]]), np.array([[1.0], [np.nextafter(1, 0)]])
+    assert 0 < fit_thresholds(targets, p)[0] < 1
+
+
+def test_a_half_is_enough_where_no_threshold_is_given():
+    p = np.array([[0.5, np.nextafter(0.5, 0)]])
+    assert decide(p).tolist() == [[True, False]]
+
+
 def test_of_equally_good_thresholds_the_nearest_to_a_half_is_taken():
     p = np.array([[0.95], [0.6], [0.45], [0.05]])  # F1 is 2/3 at 0.775 and 0.025, lower elsewhere
     assert fit_thresholds(np.array([[1], [0], [0], [1]]), p) == pytest.approx(0.775)
@@ -215,6 +235,12 @@ def test_a_stretched_scale_of_probabilities_changes_no_best_f1(seed):
     assert scores == pytest.approx([scores[0]] * 3)
 
 
+def test_a_class_of_one_image_has_its_own_threshold_and_one_of_all_images_that_of_all_together():
+    targets = np.array([[1, 1], [0, 1], [0, 1]])
+    thresholds = fit_thresholds(targets, np.array([[0.9, 0.3], [0.1, 0.2], [0.1, 0.2]]))
+    assert thresholds == pytest.approx([0.5, 0.15])  # of all together, 0.15 finds all four at no mistake
+
+
 def test_multi_hot_targets_hold_every_label_once():
     rng = np.random.default_rng(0)
     sets = [rng.choice(9, rng.integers(0, 5), replace=False) for _ in range(50)]
@@ -222,6 +248,7 @@ def test_multi_hot_targets_hold_every_label_once():
     assert targets.dtype == np.float32
     assert [set(np.flatnonzero(row)) for row in targets] == [set(labels) for labels in sets]
     assert multi_hot([], 9).shape == (0, 9)
+    assert multi_hot([[0], [0]], 1).tolist() == [[1], [1]]
     for wrong in (-1, 9):
         with pytest.raises(ValueError, match=r"0\.\.8"):
             multi_hot([[0], [wrong]], 9)
@@ -247,3 +274,57 @@ def test_the_spread_within_planes_is_that_of_an_analysis_of_variance():
     assert scores["spread_z_um"] == pytest.approx(np.sqrt(0.16 / 3 * 4 / 4), rel=0.03)
     assert scores["rmse_z_um"] == pytest.approx(np.sqrt(0.16 / 3 + 2 / 3), rel=0.03)
     assert np.isnan(decoded_z_metrics(np.arange(3), np.eye(3), z_um)["spread_z_um"])
+
+
+def test_a_plane_of_one_image_adds_nothing_to_the_spread():
+    probabilities = np.array([[1, 0, 0], [0.5, 0.5, 0], [0, 0.25, 0.75]])
+    scores = decoded_z_metrics(np.array([0, 0, 2]), probabilities, np.array([0.0, 1.0, 2.0]))
+    assert scores["spread_z_um"] == pytest.approx(np.sqrt(2 * 0.25**2))  # z of the first two is 0 and 0.5
+
+
+def test_decoded_z_has_the_mean_and_deviation_of_its_probabilities():
+    z_um = np.array([-0.5, 0.25, 2.0, 3.0])
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(4), 50)
+    mean, sd = decode_z(3 * probabilities, z_um)  # of any scale
+    expected = [scipy.stats.rv_discrete(values=(range(4), p)) for p in probabilities]
+    np.testing.assert_allclose(mean, [e.expect(lambda k: z_um[k.astype(int)]) for e in expected])
+    variance = [e.expect(lambda k: z_um[k.astype(int)] ** 2) for e in expected] - mean**2
+    np.testing.assert_allclose(sd, np.sqrt(variance))
+    assert decode_z(np.array([[1 / 3, 1 / 3, 1 / 3]]), np.full(3, 0.1))[1][0] == pytest.approx(0, abs=1e-8)
+
+
+def test_a_plane_is_as_wide_as_most_steps_in_any_order():
+    assert plane_sd(np.array([5.0, 0.5, 0.0, 1.0])) == pytest.approx(0.5 / np.sqrt(12))
+
+
+@pytest.mark.parametrize("levels", [{}, {"n_levels": 1}, {"n_levels": 4}])
+def test_the_table_of_limits_is_that_of_each_plane_and_level(levels):
+    rng = np.random.default_rng(0)
+    labels, error, bound = rng.choice([1, 4, 5], 60), rng.normal(1, 2, 60), rng.uniform(1, 2, 60)
+    brightness = rng.permutation(60) + 100.0
+    n_levels = levels.get("n_levels", 3)
+    level = (brightness - 100) * n_levels // 60
+    table = limit_table(labels, error, bound, brightness, **levels)
+    rows = [(k, i) for k in (1, 4, 5) for i in range(n_levels)]
+    assert list(zip(table["plane"].tolist(), table["level"].tolist(), strict=True)) == rows
+    for i, (k, of_level) in enumerate(rows):
+        own = (labels == k) & (level == of_level)
+        found = {key: table[key][i] for key in ("n", "photons", "rmse", "bias", "bound")}
+        expected = {"n": own.sum(), "photons": brightness[own].mean(), "bias": error[own].mean()}
+        expected |= {"rmse": np.sqrt((error[own] ** 2).mean()), "bound": np.sqrt((bound[own] ** 2).mean())}
+        assert found == pytest.approx(expected)
+
+
+def test_a_table_of_limits_of_one_image_or_none_is_no_longer():
+    one = limit_table(np.array([3]), np.array([0.5]), np.array([0.1]), np.array([9.0]))
+    assert {key: values.tolist() for key, values in one.items()} == {
+        "plane": [3], "level": [0], "n": [1], "photons": [9.0], "rmse": [0.5], "bias": [0.5], "bound": [0.1],
+    }  # fmt: skip
+    none = limit_table(np.zeros(0, int), np.zeros(0), np.zeros(0), np.zeros(0))
+    assert {len(values) for values in none.values()} == {0}
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (2, 2), (5, 0), (3, 9), (40, 41)])
+def test_mcnemar_is_an_exact_binomial_test(first, second):
+    expected = scipy.stats.binomtest(first, first + second).pvalue if first + second else 1.0
+    assert mcnemar(first, second) == pytest.approx(expected)

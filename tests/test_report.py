@@ -149,14 +149,6 @@ def test_what_cannot_be_shown_is_refused(words, said, evaluated, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_mcnemar_is_the_exact_binomial_test():
-    import scipy
-
-    for first, second in [(0, 0), (0, 7), (3, 9), (40, 41)]:
-        wanted = scipy.stats.binomtest(first, first + second).pvalue if first + second else 1.0
-        assert metrics.mcnemar(first, second) == pytest.approx(wanted, rel=1e-9)
-
-
 def test_a_heat_map_is_hot_where_the_class_is_read_off():
     crop = np.zeros((12, 20, 2), "uint16")
     crop[6:9, 10:14, 1] = 500

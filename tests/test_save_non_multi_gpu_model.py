@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -45,6 +46,7 @@ def test_a_keras_file_opens_with_keras_alone(tmp_path, old, values, images, caps
     out = capsys.readouterr().out
     assert "conv1_1    ->  conv1: kernel (3, 3, 3, 4), bias (4,)" in out and "2 GPUs" in out
     assert "parity: 10 arrays, every one used once, sha256 " in out and "weights 0, of predictions" in out
+    assert out.splitlines()[-1] == f"model: {tmp_path / 'new.keras'}"
 
 
 @pytest.mark.parametrize("name", ["new.weights.h5", "new_non-multi-gpu.hdf5", "new.h5"])
@@ -66,7 +68,7 @@ def test_stored_predictions_are_compared(tmp_path, old, values, images, capsys):
     assert run(*words, tmp_path / "right.npz") == 0
     assert "on 5 stored images" in capsys.readouterr().out
     (tmp_path / "new.keras").unlink()
-    for name, complaint in {"wrong": "predictions by up to 0.0002", "shape": "not those to compare with"}.items():
+    for name, complaint in {"wrong": "predictions by up to 0.0002", "shape": "those stored of [(5, 2)]"}.items():
         assert run(*words, tmp_path / f"{name}.npz") == 2
         assert complaint in capsys.readouterr().err
         assert not (tmp_path / "new.keras").exists()
@@ -208,3 +210,72 @@ def test_the_hdf5_form_is_the_file_that_keras_2_wrote(shared_path, tmp_path, var
 def test_destination_is_checked_before_the_file_is_read(tmp_path):
     with pytest.raises(InputError, match="must end in"):
         save_non_multi_gpu_model.check_destination(tmp_path / "a.txt", [tmp_path / "none.h5"])
+
+
+def test_destination_is_not_written_over_unless_asked(tmp_path):
+    (tmp_path / "a.keras").write_text("mine")
+    save_non_multi_gpu_model.check_destination(tmp_path / "a.keras", [], overwrite=True)
+    with pytest.raises(InputError, match="exists already"):
+        save_non_multi_gpu_model.check_destination(tmp_path / "a.keras", [])
+
+
+def test_the_table_joins_what_one_layer_has_from_one_place():
+    long = "l" * 70
+    names = [("a_1/w", "a/w"), ("a_1/b", "a/b"), ("a_1/w", "c/w"), (f"{long}/w", "d/w"), ("e/w", "e/w")]
+    variables = [SimpleNamespace(name=path[-1], path=path, shape=(i,)) for i, (_, path) in enumerate(names)]
+    arrays = [SimpleNamespace(old_name=old, name="other/w") for old, _ in names]
+    arrays[-1] = SimpleNamespace(old_name=None, name="e/w")
+    lines = save_non_multi_gpu_model.tabulate(SimpleNamespace(variables=variables, arrays=arrays))
+    rows = [("a_1", "a: w (0,), b (1,)"), ("a_1", "c: w (2,)"), (long, "d: w (3,)"), ("e", "e: w (4,)")]
+    assert lines == [f"  {source:<60}  ->  {target}" for source, target in rows]
+    with pytest.raises(ValueError, match="shorter"):
+        save_non_multi_gpu_model.tabulate(SimpleNamespace(variables=variables, arrays=arrays[:2]))
+
+
+def test_a_model_of_several_inputs_and_outputs_is_compared_in_all(tmp_path, capsys):
+    image, number = keras.Input((None, None, 2)), keras.Input((5,))
+    pooled = keras.layers.GlobalAveragePooling2D()(image)
+    model = keras.Model([image, number], [keras.layers.Dense(3)(pooled), keras.layers.Dense(4)(number)])
+    model.save(tmp_path / "old.keras")
+    words = ("--weights_path", tmp_path / "old.keras", "--save_path", tmp_path / "new.keras", "--overwrite")
+    assert run(*words) == 0
+    assert "on 8 random images" in capsys.readouterr().out
+    x, y = save_non_multi_gpu_model._draw(model)
+    assert [a.shape for a in x] == [(8, 32, 32, 2), (8, 5)]
+    assert all(a.min() >= 0 and a.max() < 1 and a.std() > 0.2 for a in x)
+    pairs = {"x0": x[0], "x1": x[1], "y0": y[0], "y1": y[1]}
+    cases = {
+        "right": (pairs, 0, ""),
+        "off": (pairs | {"y1": y[1] + 0.5}, 2, "predictions by up to 0.5 "),
+        "first nan": (pairs | {"y0": y[0] * np.nan}, 2, "predictions by up to nan "),
+        "last nan": (pairs | {"y1": y[1] * np.nan}, 2, "predictions by up to nan "),
+        "one": ({key: pairs[key] for key in ("x0", "x1", "y0")}, 2, "those stored of [(8, 3)]"),
+        "images": ({key: pairs[key] for key in ("x0", "y0", "y1")}, 2, "its images are (8, 32, 32, 2) float32"),
+        "none": ({"x": x[0]}, 2, "must hold images x and predictions y"),
+    }
+    for name, (arrays, code, words_of_error) in cases.items():
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+        assert run(*words, "--check_path", tmp_path / f"{name}.npz") == code
+        assert words_of_error in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["new.keras", "new.weights.h5", "new.h5"])
+def test_a_model_without_weights_has_none_that_differ(tmp_path, name):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()])
+    model.save(tmp_path / "old.keras")
+    plain = open_checkpoint(tmp_path / "old.keras")
+    line = save_non_multi_gpu_model.save_plain(plain, tmp_path / name)
+    assert line.startswith("parity: 0 arrays") and "weights 0, of predictions on 8 random images 0" in line
+    with pytest.raises(InputError, match="weights differ by up to 0, predictions by up to 1 "):
+        save_non_multi_gpu_model.save_plain(plain, tmp_path / name, ([np.zeros((2, 4))], [np.ones((2, 4))]))
+
+
+def test_the_largest_difference_knows_signs_and_what_is_no_number():
+    largest = save_non_multi_gpu_model._largest
+    nan, inf = np.nan, np.inf
+    assert largest(np.array([1.0, -3.0]), np.array([1.5, -1.0])) == 2.0
+    assert largest(np.array([1, 255], np.uint8), np.array([3, 254], np.uint8)) == 2.0
+    assert largest(np.array([nan, inf, 2.0]), np.array([nan, inf, 2.0])) == 0.0
+    assert largest(np.zeros(0), np.zeros(0)) == 0.0
+    assert np.isnan(largest(np.array([nan, 1.0]), np.array([2.0, 1.0])))
+    assert largest(np.array([inf]), np.array([-inf])) == inf

@@ -6,6 +6,7 @@ from resnet_zclass.splits import (
     SPLITS,
     carve_validation,
     fold_multi_label,
+    shuffle_splits,
     split_by_group,
     split_in_folds,
     split_multi_label,
@@ -39,6 +40,17 @@ def test_counts_instead_of_shares_leave_the_rest_to_test():
     assert [(split == name).sum() for name in ("train", "val", "test")] == [5, 2, 3]
 
 
+def test_what_rounding_leaves_goes_to_the_splits_that_lost_most():
+    split = split_by_group(range(9), fractions=(0.55, 0.25, 0.2))  # 4.95, 2.25 and 1.8 groups
+    assert [(split == name).sum() for name in SPLITS] == [5, 2, 2]
+
+
+@pytest.mark.parametrize(("train", "val"), [(8, 2), (10, 0), (0, 10)])
+def test_counts_may_leave_nothing_to_other_splits(train, val):
+    split = split_by_group(range(10), train_num=train, val_num=val)
+    assert [(split == name).sum() for name in SPLITS] == [train, val, 0]
+
+
 def test_two_folds_are_enough():
     assert np.bincount(split_in_folds(range(7), 2)).tolist() == [4, 3]
 
@@ -62,6 +74,16 @@ def test_groups_of_one_label_are_dealt_out_label_by_label():
 def test_groups_of_several_labels_are_dealt_out_as_without_labels():
     groups, labels = np.repeat(np.arange(10), 3), np.tile([0, 1, 2], 10)
     np.testing.assert_array_equal(split_by_group(groups, labels=labels), split_by_group(groups))
+    one_odd = np.tile([0, 0, 1], 10)
+    np.testing.assert_array_equal(split_by_group(groups, labels=one_odd), split_by_group(groups))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_of_several_labels_are_dealt_out_apart_from_the_others(seed):
+    labels = np.array(["a", "a"] * 10 + ["b", "b"] * 10 + ["a", "b"] * 10)
+    split = split_by_group(np.arange(60) // 2, labels=labels, seed=seed)
+    for own in np.split(split, 3):
+        assert [(own == name).sum() for name in SPLITS] == [14, 4, 2]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +92,7 @@ def test_groups_of_several_labels_are_dealt_out_as_without_labels():
         (lambda: split_by_group(range(9), (0.5, 0.2, 0.2)), "--fractions"),
         (lambda: split_by_group(range(9), (1.2, -0.1, -0.1)), "--fractions"),
         (lambda: split_by_group(range(9), train_num=8, val_num=2), "--train_num"),
+        (lambda: split_by_group(range(9), train_num=-1, val_num=5), "--train_num"),
         (lambda: split_by_group(range(9), train_num=8), "--val_num"),
         (lambda: split_in_folds(range(4), 5), "--folds"),
         (lambda: split_in_folds(range(4), 1), "--folds"),
@@ -140,6 +163,47 @@ def test_single_images_fill_the_splits_exactly():
     targets = np.random.default_rng(0).random((200, 6)) < 0.3
     assert [(split_multi_label(targets, range(200)) == name).sum() for name in SPLITS] == [140, 30, 30]
     assert np.bincount(fold_multi_label(targets, range(200), 7)).tolist() == [29] * 4 + [28] * 3
+
+
+@pytest.mark.parametrize("has", [0, 1])
+def test_the_largest_groups_go_first_so_that_small_ones_even_out(has):
+    groups = [0] * 5 + [1, 2, 3, 4, 5]
+    for seed in range(5):
+        fold = fold_multi_label(np.full((10, 1), has), groups, 2, seed)
+        assert np.bincount(fold).tolist() == [5, 5]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_fold_overflows_by_half_a_group_at_most(seed):
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(30), rng.integers(1, 20, 30))
+    fold = fold_multi_label(rng.random((len(groups), 4)) < 0.3, groups, 2, seed)
+    assert np.bincount(fold).max() <= np.ceil(len(groups) / 2) + np.bincount(groups).max() / 2
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_labels_of_one_group_stay_in_training_whatever_other_labels_want(seed):
+    targets = np.array([[0, 0, 1], [0, 0, 0], [1, 0, 1], [0, 1, 1]])
+    assert split_multi_label(targets, range(4), seed=seed)[2:].tolist() == ["train", "train"]
+
+
+def test_which_of_equal_folds_gets_the_largest_group_is_drawn():
+    groups = ["a", "a", "a", "b"]
+    assert {int(fold_multi_label(np.ones((4, 1)), groups, 2, seed)[0]) for seed in range(20)} == {0, 1}
+
+
+def test_the_seed_is_0_where_none_is_given():
+    targets, groups = draw_several(2)
+    for deal in (
+        lambda **seed: split_by_group(groups, **seed),
+        lambda **seed: split_in_folds(groups, 4, **seed),
+        lambda **seed: split_multi_label(targets, groups, **seed),
+        lambda **seed: fold_multi_label(targets, groups, 4, **seed),
+        lambda **seed: carve_validation(groups, **seed)[0],
+        lambda **seed: shuffle_splits(np.resize(SPLITS, len(groups)), np.zeros(len(groups)), **seed),
+    ):
+        np.testing.assert_array_equal(deal(), deal(seed=0))
+        assert (deal() != deal(seed=1)).any()
 
 
 def test_a_share_of_nothing_gets_nothing():
@@ -215,10 +279,14 @@ def test_validation_without_labels_needs_but_two_groups():
     chosen, by_group = carve_validation(np.repeat([0, 1], 10), 0.15)
     assert by_group
     assert chosen.sum() == 10
+    assert carve_validation([0, 1], 0.5)[0].sum() == 1
     for targets in (None, np.zeros((20, 2))):
         chosen, by_group = carve_validation(np.zeros(20), 0.15, targets=targets)
         assert not by_group
         assert chosen.sum() == 3
+    chosen, by_group = carve_validation(np.zeros(20), 0.9, targets=np.zeros((20, 2)))
+    assert not by_group
+    assert chosen.sum() == 18
 
 
 @pytest.mark.parametrize(
@@ -232,6 +300,7 @@ def test_validation_without_labels_needs_but_two_groups():
         (lambda: carve_validation(range(4), 1.0), "--val_fraction"),
         (lambda: carve_validation(range(1), 0.5), "two training images"),
         (lambda: carve_validation(range(3), 0.5, labels=[0, 1, 2]), "every label has one image"),
+        (lambda: carve_validation(range(2), 0.9, targets=np.zeros((2, 1))), "No validation images"),
     ],
 )
 def test_impossible_multi_label_splits_are_refused_by_name(call, named):
