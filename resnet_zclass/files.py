@@ -80,6 +80,12 @@ def _parents_of(path: Path) -> Iterator[None]:
     missing = [parent for parent in path.parents if not parent.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.lstat(path)  # before anything is written that could not have its name
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise InputError(f"{path} cannot be written ({error.strerror}); choose another name.") from error
         yield
     except BaseException as error:
         for parent in missing:

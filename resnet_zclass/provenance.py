@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from resnet_zclass.errors import InputError
 from resnet_zclass.files import hash_file, read_json, whole_file
 
 FORMAT = 1
+LONGEST_NAME = 239  # bytes of a name to which the record's can be added
 RECORD_FILE = "made_from.json"  # in a folder; beside a file `NAME`: NAME.made_from.json
 
 
@@ -21,7 +23,10 @@ def find_record(path: str | Path) -> Path:
     'logs/p.csv.made_from.json'
     """
     path = Path(path)
-    return path / RECORD_FILE if path.is_dir() else path.with_name(f"{path.name}.{RECORD_FILE}")
+    name = (
+        path.name if len(os.fsencode(path.name)) <= LONGEST_NAME else hashlib.sha256(os.fsencode(path.name)).hexdigest()
+    )
+    return path / RECORD_FILE if path.is_dir() else path.with_name(f"{name}.{RECORD_FILE}")
 
 
 def write_record(path: str | Path, **made_from: Any) -> None:
