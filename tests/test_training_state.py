@@ -360,7 +360,7 @@ def test_a_killed_run_goes_on_to_the_same_end(begun, tmp_path):
 MOMENTS_OF_A_RUN = {  # module, function, at which of its calls
     "between the rounds": ("rounds", "fit_round", 2),
     "in round 2": ("training_state", "write_state", 4),
-    "before the model is saved": ("train", "whole_file", 1),
+    "before the model is saved": ("train", "save_model", 1),
     "after the model is saved": ("train", "clear_states", 1),
 }
 
