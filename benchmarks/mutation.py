@@ -153,7 +153,7 @@ def _run_tests(module: str, code: CodeType, folder: str) -> int:
     sys.modules[name] = mutant
     exec(code, mutant.__dict__)
     setattr(sys.modules["resnet_zclass"], module, mutant)
-    words = ["-x", "-q", "--tb=no", "-o", "addopts=", "-m", "not slow and not shared", "--doctest-modules"]
+    words = ["-x", "-q", "--tb=no", "-o", "addopts=", "-m", "not slow and not long and not shared", "--doctest-modules"]
     words += ["-p", "no:cacheprovider", "-p", "no:faulthandler", f"--basetemp={folder}/pytest"]
     return int(pytest.main([*words, str(path), str(ROOT / "tests" / f"test_{module}.py")]))
 

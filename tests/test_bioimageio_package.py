@@ -52,6 +52,7 @@ def read_yaml(path):
         return YAML(typ="safe").load(file.read("rdf.yaml").decode())
 
 
+@pytest.mark.slow
 def test_the_package_passes_format_and_test_run_with_both_weights(made):
     lines = made[1][:-1]
     for weights in ("keras_v3", "onnx"):

@@ -63,6 +63,7 @@ def read_history(run_path):
     return pd.read_csv(run_path / "fine_tune_model" / "training_history.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["devices", "workers"])
 def test_the_training_curve_is_that_of_one_device(logs, name):
     expected, history = read_history(logs / "one"), read_history(logs / name)
@@ -107,6 +108,7 @@ def test_metrics_are_the_same_on_any_number_of_devices(logs, tmp_path):
         assert several == one
 
 
+@pytest.mark.slow
 def test_a_lost_worker_ends_the_others_and_the_run_goes_on_to_the_same_end(logs):
     words = ["train", "--data_path", logs / "set", "--save_logs_path", logs, *ARGUMENTS, "--run_name", "killed"]
     chief, worker = (start(1, *words, TF_CONFIG=environment["TF_CONFIG"]) for environment in share_machine(2))

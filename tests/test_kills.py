@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_a_training_that_is_stopped_in_any_way_comes_to_the_same_end(tmp_path):
     call = [sys.executable, str(Path(__file__).with_name("kills.py")), "--runs", "3", "--kills", "3", "--seed", "2"]
     done = subprocess.run([*call, "--json", str(tmp_path / "rows.json")], capture_output=True, text=True)

@@ -183,17 +183,19 @@ def predict_often(run, folder, times):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="open files are counted otherwise there")
 class TestNothingGrows:
+    @pytest.mark.slow
     def test_in_many_epochs(self, drawn_set, tmp_path):
         assert_flat(train_long(drawn_set, tmp_path, epochs=41))
 
+    @pytest.mark.slow
     def test_in_many_predictions(self, drawn_run, tmp_path):
         assert_flat(predict_often(drawn_run, tmp_path, times=41))
 
-    @pytest.mark.slow
+    @pytest.mark.long
     def test_in_200_epochs(self, drawn_set, tmp_path):
         assert_flat(train_long(drawn_set, tmp_path, epochs=200))
 
-    @pytest.mark.slow
+    @pytest.mark.long
     def test_in_1000_predictions(self, drawn_run, tmp_path):
         assert_flat(predict_often(drawn_run, tmp_path, times=1000))
 

@@ -64,7 +64,7 @@ def test_a_whole_job_with_names_of_every_kind(tmp_path):
     assert np.isfinite(table.filter(like="p_")).all(axis=None)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_hundred_thousand_files(tmp_path):
     for k in range(2):
         folder = tmp_path / "set" / "train" / str(k)

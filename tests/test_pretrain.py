@@ -27,6 +27,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(pretrain, "TEST_MICROSCOPES", 8)
 
 
+@pytest.mark.slow
 def test_a_pretraining_that_was_interrupted_goes_on_as_if_it_had_not(quick, tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir(), broken.mkdir()
@@ -69,6 +70,7 @@ def test_batches_mix_microscopes_and_keep_episodes_whole():
         assert set(whose[:, 0]) == set(range(8 * (batch // 3), 8 * (batch // 3) + 8))
 
 
+@pytest.mark.slow
 def test_the_command_writes_weights_that_train_takes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrain, "TEST_MICROSCOPES", 8)
     monkeypatch.setattr(pretrain, "TEST_EPISODES", 1)

@@ -32,6 +32,7 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["origin_model", "fine_tune_model"])
 def test_parts_of_a_round_add_up_and_are_counted(runs, part):
     rows = {row["part"]: row for row in json.loads((runs / "timed" / part / "profile.json").read_text())}

@@ -39,6 +39,7 @@ def read_curves(run_path):
     return [pd.read_csv(run_path / part / "training_history.csv") for part in ("origin_model", "fine_tune_model")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "tolerance"),
     [
@@ -53,6 +54,7 @@ def test_the_curves_stay(trained, more, tolerance):
         np.testing.assert_allclose(*(curve[names] for curve in curves), rtol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_trains_alike_and_leaves_a_model_of_32_bits(trained, precision):
     run_path = trained("--mixed_precision", precision)
@@ -77,6 +79,7 @@ def _score(run, model):
     return (probabilities.argmax(axis=1) == data.labels[test]).mean()
 
 
+@pytest.mark.slow
 def test_half_precision_goes_on_where_it_was_interrupted(trained, monkeypatch, tmp_path):
     """Three epochs at once and two with one more, of 16 bits with a scaled loss, come to the same."""
     data_path = read_run(trained()).options.data_path

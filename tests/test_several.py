@@ -221,6 +221,7 @@ def test_a_set_larger_than_memory_is_trained_from_its_pack_with_the_same_result(
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_folds_pool_every_image_with_the_thresholds_of_its_fold(folder, tmp_path):
     words = ["--data_path", folder, "--save_logs_path", tmp_path, "--epochs", 2, "--folds", 2]
     assert run_train(*words) == 0

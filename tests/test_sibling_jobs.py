@@ -147,6 +147,7 @@ def test_a_curated_validation_folder_is_used_as_it_is(tmp_path, monkeypatch):
     np.testing.assert_array_equal(targets, data.targets[val])
 
 
+@pytest.mark.slow
 def test_folds_by_experiment_leave_a_curated_validation_alone(tmp_path):
     tree = write_image_tree(tmp_path / "cells", ("train", "validation"), n_per_class=12)
     words = ["--data_path", tree, "--save_logs_path", tmp_path, "--epochs", 1, *CHANNELS]
@@ -173,6 +174,7 @@ def test_a_column_of_the_manifest_can_be_the_group(image_set, tmp_path):
     assert run_train("--data_path", image_set, "--save_logs_path", tmp_path, "--group", "no") == 2
 
 
+@pytest.mark.slow
 def test_without_a_split_val_some_training_images_are_held_out(tmp_path, capsys):
     tree = write_image_tree(tmp_path / "cells", ("train",), n_per_class=12)
     words = ["--data_path", tree, "--save_logs_path", tmp_path, "--epochs", 1, *CHANNELS]
@@ -223,6 +225,7 @@ def test_training_further_warns_of_held_back_images_it_knows_and_of_no_others(tm
     assert "was trained on 3 images" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_groups_of_one_and_of_several_classes_are_dealt_out_together(tmp_path):
     tree = write_image_tree(tmp_path / "cells", ("train",), n_per_class=12)
     for file in sorted((tree / "train" / "class0").glob("*"))[:2]:

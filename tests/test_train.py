@@ -262,6 +262,7 @@ def test_the_learning_rate_and_the_optimizer_are_honoured(drawn_set, tmp_path):
     assert rz.rounds.build_optimizer("SGD", 0.1).__class__.__name__ == "SGD"
 
 
+@pytest.mark.slow
 def test_folds_test_every_crop_once_and_pool_them(drawn_set, tmp_path):
     assert run_train("--data_path", drawn_set, "--save_logs_path", tmp_path, "--epochs", 1, "--folds", 3) == 0
     run = tmp_path / "ResNet8"
@@ -273,6 +274,7 @@ def test_folds_test_every_crop_once_and_pool_them(drawn_set, tmp_path):
     assert summary["mean"]["accuracy"] == pytest.approx(np.mean([fold["accuracy"] for fold in summary["folds"]]))
 
 
+@pytest.mark.slow
 def test_a_fold_is_evaluated_later_on_its_own_test_crops(drawn_set, tmp_path):
     assert run_train("--data_path", drawn_set, "--save_logs_path", tmp_path, "--epochs", 1, "--folds", 3) == 0
     fold = tmp_path / "ResNet8" / "fold_1"
@@ -281,6 +283,7 @@ def test_a_fold_is_evaluated_later_on_its_own_test_crops(drawn_set, tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(fold / "evaluation" / "predictions.csv"), before)
 
 
+@pytest.mark.slow
 def test_the_mean_of_the_folds_is_a_run_for_new_images_only(drawn_set, tmp_path, capsys):
     words = ["--data_path", drawn_set, "--save_logs_path", tmp_path, "--epochs", 2, "--folds", 2]
     assert run_train(*words) == 0
@@ -312,6 +315,7 @@ def test_views_are_averaged_only_where_training_took_them_for_equal(drawn_set, f
     assert "trained without --flip and --turn" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_folds_part_no_group(tmp_path):
     folder = write_drawn_set(tmp_path / "set", n_per_class=12)
     manifest = pd.read_csv(folder / "manifest.csv", dtype=str)

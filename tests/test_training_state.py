@@ -348,6 +348,7 @@ train.main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_end(begun, tmp_path):
     words, run = begun
     words = [*words, "--save_logs_path", tmp_path]
@@ -505,6 +506,7 @@ def test_a_folder_of_something_else_is_left_alone(begun, tmp_path, capsys):
     assert "not the folder of a run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_folds_go_on_with_the_one_that_was_interrupted(begun, tmp_path, monkeypatch, capsys):
     words = ["--data_path", begun[0][1], "--run_name", "run", "--folds", 2, "--epochs", 2, "--save_logs_path", tmp_path]
     trained, stops = [], [("fold_1", 1)]
