@@ -119,6 +119,7 @@ def test_inspect_knows_every_kind(tmp_path, capsys):
 BAD = {
     "no file": (["--weights_path", "{tmp}/none.h5"], "none.h5 is not there"),
     "no model": (["--weights_path", "{tmp}/note.txt"], "neither HDF5 nor a .keras file"),
+    "no file named": (["--weights_path", ""], "--weights_path is missing"),
     "no name to write": (["--save_path", ""], "--save_path is missing"),
     "a name that says no form": (["--save_path", "{tmp}/new.pt"], "must end in .keras"),
     "over itself": (["--save_path", "{old}"], "is what is read"),
