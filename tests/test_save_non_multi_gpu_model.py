@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from drawn_legacy import ALIKE, CONVOLUTIONAL, draw_values, functional_config, predict, write_parallel
 
-from resnet_zclass import save_non_multi_gpu_model
+from resnet_zclass import keras_h5, save_non_multi_gpu_model
 from resnet_zclass.backend import keras
 from resnet_zclass.checkpoints import open_checkpoint, read_architecture
 from resnet_zclass.errors import InputError
@@ -280,3 +280,22 @@ def test_the_largest_difference_knows_signs_and_what_is_no_number():
     assert largest(np.zeros(0), np.zeros(0)) == 0.0
     assert np.isnan(largest(np.array([nan, 1.0]), np.array([2.0, 1.0])))
     assert largest(np.array([inf]), np.array([-inf])) == inf
+
+
+def test_files_that_may_keep_hdf5_busy_for_ever_are_tried_elsewhere_first(tmp_path, old, monkeypatch, capsys):
+    def refuse(path):
+        raise InputError(f"{path} does not answer.")
+
+    monkeypatch.setattr(keras_h5, "check_answers", refuse)
+    assert run("--weights_path", old, "--save_path", tmp_path / "new.keras") == 2
+    assert f"{old} does not answer." in capsys.readouterr().err
+
+
+def test_weights_that_cannot_be_read_back_leave_nothing(tmp_path, old, monkeypatch):
+    def fail(*args, **keywords):
+        raise OSError(5, "Input/output error")
+
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(keras.Model, "load_weights", fail)
+    assert run("--weights_path", old, "--save_path", tmp_path / "new.weights.h5") == 2
+    assert sorted(tmp_path.rglob("*")) == before
