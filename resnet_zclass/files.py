@@ -42,8 +42,11 @@ def whole_folder(path: str | Path, overwrite: bool = False, mark: str = "") -> I
     ...     os.listdir(Path(tmp) / "set")
     ['a.txt']
     """
-    check_replaceable(path, overwrite, mark)
     path = Path(path).absolute()
+    if path.is_symlink():  # which stays, with what it points to replaced
+        path = path.resolve()
+    _bring_back(path)
+    check_replaceable(path, overwrite, mark)
     with _parents_of(path):
         partial = _partial_path(path)
         partial.mkdir()
@@ -64,9 +67,22 @@ def _swap(partial: Path, path: Path) -> None:
         partial.rename(path)
         return
     old = _partial_path(path.with_name(f"{path.name}.old"))
-    path.rename(old)
-    partial.rename(path)
-    shutil.rmtree(old)
+    try:
+        path.rename(old)
+        partial.rename(path)
+    except BaseException:
+        if not path.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)  # files that others hold open on network drives go later
+
+
+def _bring_back(path: Path) -> None:
+    """Gives a folder its name again if the process that was replacing it was killed between the two renames."""
+    start = _start_of_partial(path.with_name(f"{path.name}.old"))
+    for old in path.parent.glob(f"{glob.escape(start)}*.old"):
+        if not path.exists() and _is_left(old):
+            old.rename(path)
 
 
 @contextlib.contextmanager
@@ -262,9 +278,15 @@ def _of_partials() -> str:
 def _remove_left(partials: Iterable[Path], own: Path | None = None) -> None:
     """Removes what processes that were killed left of these partial files and folders, and `own` if it is there."""
     for left in partials:
-        pid = left.name.rpartition(_of_partials())[2].partition(".")[0]
-        if left == own or (pid.isdigit() and _is_gone(int(pid), left)):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        if left == own or _is_left(left):
+            is_folder = left.is_dir() and not left.is_symlink()
+            shutil.rmtree(left, ignore_errors=True) if is_folder else left.unlink(missing_ok=True)
+
+
+def _is_left(partial: Path) -> bool:
+    """Whether a hidden file or folder is of a process that is gone."""
+    pid = partial.name.rpartition(_of_partials())[2].partition(".")[0]
+    return pid.isdigit() and _is_gone(int(pid), partial)
 
 
 def _is_gone(pid: int, left: Path) -> bool:

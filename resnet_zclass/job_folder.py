@@ -85,8 +85,7 @@ class JobFolder:
             check_replaceable(self.path, overwrite, mark=JOB_FILE)
         elif known != self._facts:
             raise InputError(f"{path} {_tell_difference(known, self._facts)}; give --overwrite or another name.")
-        if known is not None and overwrite:
-            shutil.rmtree(self.path)
+        self._is_anew = known is not None and overwrite
 
     def name_inputs(self, files: Mapping[str, Sequence[Path]], suffix: str = "") -> list[Input]:
         """The inputs of these names and files, each with a part of its own that ends in `suffix`."""
@@ -98,7 +97,9 @@ class JobFolder:
 
     def read_done(self) -> dict[str, tuple[list, int]]:
         """Stamp and count of every input that is done, by the name of its part."""
-        done = {}
+        done: dict[str, tuple[list, int]] = {}
+        if self._is_anew:
+            return done
         with contextlib.suppress(FileNotFoundError), (self.path / DONE_FILE).open(encoding="utf-8") as file:
             for line in file:
                 with contextlib.suppress(ValueError, TypeError):  # the line at which an earlier job was killed
@@ -157,12 +158,16 @@ class JobFolder:
 
     def _start(self, todo: Sequence[Input]) -> None:
         """Makes the folder; removes parts that are to be written again, so that none of an older input is left."""
+        if self._is_anew:  # now that workers are there; what was done before is gone only then
+            shutil.rmtree(self.path)
+            self._is_anew = False
         (self.path / RECORD_FOLDER).mkdir(parents=True, exist_ok=True)
         with whole_file(self.path / JOB_FILE) as partial:
             partial.write_text(json.dumps(self._facts, indent=2) + "\n", encoding="utf-8")
         done = self.path / DONE_FILE
         if done.is_file() and not done.read_bytes().endswith(b"\n"):
-            done.write_bytes(done.read_bytes() + b"\n")  # an earlier job was killed in the middle of a line
+            with done.open("ab") as file:  # an earlier job was killed in the middle of a line
+                file.write(b"\n")
         for item in todo:
             shutil.rmtree(item.part_path) if item.part_path.is_dir() else item.part_path.unlink(missing_ok=True)
 

@@ -157,8 +157,9 @@ def pack_images(
             return pack_path
     try:
         _write_pack(beside, key, path, images, size_px, always)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+    except (OSError, InputError) as error:
+        cause = error.__cause__ if isinstance(error, InputError) else error  # `whole_file` tells what it can
+        if not isinstance(cause, OSError) or cause.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         print(f"{beside.parent} cannot be written to: the packed images go to {elsewhere}.")
         _write_pack(elsewhere, key, path, images, size_px, always)

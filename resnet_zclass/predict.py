@@ -18,7 +18,7 @@ from resnet_zclass.growing import growing_array, growing_table, working_behind
 from resnet_zclass.options import PredictOptions
 from resnet_zclass.opts import list_changes, pick, require
 from resnet_zclass.predictions import build_table, predict_parts
-from resnet_zclass.provenance import hash_files, write_record
+from resnet_zclass.provenance import find_record, hash_files, write_record
 from resnet_zclass.runs import MODEL_FILE, NEEDED, Run, read_run
 
 TRACKS_FILE = "tracks.csv"
@@ -62,7 +62,9 @@ def main(options: PredictOptions) -> None:
             for rows, probabilities in parts:
                 append(rows, probabilities)
                 n_rows += len(rows)
-        write_record(options.pred_save_path, **_describe_sources(run, engine, options))
+            sources = _describe_sources(run, engine, options)  # reads all again, so before the table has its name
+            find_record(options.pred_save_path).unlink(missing_ok=True)  # of an older table
+        write_record(options.pred_save_path, **sources)
         print(f"rows: {n_rows}, in {options.pred_save_path}; engine: {engine}")
         if run.cut_out and run.z_um is None:
             print("note: the run does not know its z step, so z_um is empty; label is the plane.")
@@ -189,12 +191,12 @@ def _check_outputs(inputs: Sequence[str], csv_path: str, npy_path: str, overwrit
         array_path = Path(npy_path) if Path(npy_path).suffix else Path(f"{npy_path}.npy")
         if array_path.suffix != ".npy":
             raise InputError(f"--pred_save_name must end in .npy. Received: {npy_path}.")
-    taken = {Path(name).absolute() for name in inputs}
+    taken = {Path(name).resolve() for name in inputs}
     for path in filter(None, (Path(csv_path), array_path)):
         check_output(path, overwrite)
-        if path.absolute() in taken:
+        if path.resolve() in taken:
             raise InputError(f"{path} would be written over what it is made from, or twice; choose another name.")
-        taken.add(path.absolute())
+        taken.add(path.resolve())
     if "" in inputs:
         raise InputError("an input is an empty name; give images or folders of them.")
     return array_path

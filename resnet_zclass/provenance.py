@@ -54,7 +54,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     try:
         record = dict(read_json(record_path))
         is_known = int(record["format"]) <= FORMAT
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise InputError(f"{record_path} is damaged ({error}); remove it to do without.") from error
     if not is_known:
         raise InputError(

@@ -202,3 +202,42 @@ def test_what_cannot_be_written_has_the_name_that_it_was_to_have(number, kind, t
     assert "partial" not in str(failed.value)
     assert str(tmp_path / "a.csv") in str(failed.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "large").mkdir()
+    (tmp_path / "set").symlink_to(tmp_path / "large")
+    for text in "ab":
+        with whole_folder(tmp_path / "set", overwrite=True) as folder:
+            (folder / "a.txt").write_text(text)
+        assert (tmp_path / "set").is_symlink() and (tmp_path / "large" / "a.txt").read_text() == text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["large", "set"]
+
+
+def test_a_stop_between_the_two_renames_brings_the_old_folder_back(tmp_path, monkeypatch):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.txt").write_text("old")
+    rename, calls = Path.rename, []
+
+    def stop(self, to):
+        calls.append(to)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", stop)
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "set", overwrite=True) as folder:
+        (folder / "a.txt").write_text("new")
+    assert (tmp_path / "set" / "a.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_folder_whose_replacement_was_killed_comes_back_before_anything_is_written(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    old = tmp_path / f".set.partial-{socket.gethostname()}-{gone.pid}.old"
+    old.mkdir()
+    (old / "a.txt").write_text("old")
+    with pytest.raises(InputError, match="exists already"), whole_folder(tmp_path / "set"):
+        pass
+    assert (tmp_path / "set" / "a.txt").read_text() == "old"

@@ -108,3 +108,21 @@ def test_a_pack_that_lost_a_part_is_named_with_its_remedy(tmp_path):
         del file["digests"]
     with pytest.raises(InputError, match="is damaged; remove it"):
         pack.open_pack(path)
+
+
+def test_where_nothing_can_be_written_the_pack_goes_to_the_temporary_folder(tmp_path, monkeypatch, capsys):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "tmp").mkdir()
+    tifffile.imwrite(tmp_path / "set" / "a.tif", np.arange(64, dtype=np.uint8).reshape(8, 8))
+    monkeypatch.setattr(pack.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    opened = h5py.File
+
+    def refuse(name, mode="r", **keywords):  # as HDF5 does, which names the hidden file
+        if mode != "r" and not str(name).startswith(str(tmp_path / "tmp")):
+            raise PermissionError(13, f"Unable to create file '{name}'")
+        return opened(name, mode, **keywords)
+
+    monkeypatch.setattr(pack.h5py, "File", refuse)
+    made = pack.pack_images(tmp_path / "set", [["a.tif"]])
+    assert made.parent == tmp_path / "tmp" and made.is_file()
+    assert "cannot be written to: the packed images go to" in capsys.readouterr().out
