@@ -18,6 +18,7 @@ from drawn_stacks import draw_stack, place_grid
 from resnet_zclass import dask_jobs, extras, make_dataset, predict, predict_jobs
 from resnet_zclass.errors import InputError
 from resnet_zclass.images import write_stack
+from resnet_zclass.job_folder import JobFolder
 from resnet_zclass.runs import read_run
 
 ROWS = ["file", "page", "y", "x"]
@@ -350,3 +351,16 @@ def test_a_worker_with_several_threads_does_one_task_at_a_time():
         outcomes = list(pool.map(lambda item: dask_jobs._attempt(task, item), range(8)))
     assert outcomes == [(item, "") for item in range(8)]
     assert max(most) == 1
+
+
+def test_what_was_done_stays_until_workers_are_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_jobs, "CONNECT_S", 1)
+    (tmp_path / "a.tif").write_bytes(b"a")
+    part = tmp_path / "parts" / "a.csv"
+    JobFolder(tmp_path / "parts", {})._start([])
+    part.write_text("done")
+    job = JobFolder(tmp_path / "parts", {}, overwrite=True)
+    inputs = job.name_inputs({"a": [tmp_path / "a.tif"]}, ".csv")
+    with pytest.raises(InputError, match="no scheduler answers"):
+        job.work_through(print, inputs, "counting", "tcp://127.0.0.1:9")
+    assert part.read_text() == "done"

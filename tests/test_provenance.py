@@ -84,7 +84,7 @@ def test_predictions_know_images_and_model(drawn_run, tmp_path):
     assert record["format"] == FORMAT
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "x"}', "\x00", "[" * 10_000])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "x"}', '{"format": 1e999}', "\x00", "[" * 10_000])
 def test_a_damaged_record_is_named(content, tmp_path):
     find_record(tmp_path).write_text(content)
     with pytest.raises(InputError, match=r"made_from\.json is damaged"):

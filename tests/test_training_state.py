@@ -1,10 +1,13 @@
 """A training that was killed goes on to the same end, whatever the moment."""
 
 import contextlib
+import errno
 import json
 import shutil
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -535,3 +538,22 @@ def test_folds_go_on_with_the_one_that_was_interrupted(begun, tmp_path, monkeypa
     monkeypatch.setattr(train, "train_rounds", lambda *_, **__: 1 / 0)
     assert run_train(*words, "--resume") == 1  # fold 0 begins anew, and leaves the others alone
     assert (tmp_path / "run" / "fold_1" / "model.keras").is_file()
+
+
+@pytest.mark.parametrize("name", [CHECKPOINT_FILE, "state_000004.npz"])
+def test_a_drive_that_is_away_for_a_moment_costs_nothing(name, tmp_path, monkeypatch):
+    stop_tiny(tmp_path / "r", monkeypatch)
+    before = sorted(path.name for path in (tmp_path / "r").iterdir())
+    opened = zipfile.ZipFile
+
+    def fail(path, *args, **keywords):
+        if Path(path).name == name:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return opened(path, *args, **keywords)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(zipfile, "ZipFile", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            find_state(tmp_path / "r")
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == before
+    assert find_state(tmp_path / "r") is not None
