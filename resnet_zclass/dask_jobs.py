@@ -15,6 +15,7 @@ import logging
 import multiprocessing.resource_tracker
 import signal
 import threading
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -30,10 +31,14 @@ Item = TypeVar("Item")
 
 LOCAL = "local"
 CONNECT_S = 10  # until a scheduler that does not answer is given up
+LOOK_S = 10  # between two looks whether there are workers, while nothing comes back
+WORKERLESS_S = 60  # until a cluster of this machine whose workers are gone, and that starts none, is given up
 LEAST_IN_FLIGHT = 32  # enough for Dask to hold tasks back at the scheduler and for a cluster to see that it is to grow
 
 # Of a worker with several threads: engines serve one task, and modules that load lazily must not be loaded by two.
 _ONE_AT_A_TIME = threading.Lock()
+
+LOST = "the Dask scheduler or the connection to it was lost; start the same command again, what is done is kept."
 
 MODULES = ("distributed", "bokeh", "pyarrow")  # of the extra `dask`
 
@@ -144,7 +149,7 @@ def map_tasks(
     name, killed = f"{title}-{uuid.uuid4().hex}", []
 
     def room() -> int:
-        return max(LEAST_IN_FLIGHT, 4 * sum(client.nthreads().values()))
+        return max(LEAST_IN_FLIGHT, 4 * sum(_count_threads(client).values()))
 
     with contextlib.closing(_run_bounded(client, task, items, name, room)) as outcomes:
         for item, result, reason, is_killed in outcomes:
@@ -214,12 +219,39 @@ def _run_bounded(
                 finished.add(future)
             if not running:
                 return
-            future, item = running.pop(next(finished).key)
+            future, item = running.pop(_wait_for_one(finished, client).key)
             yield item, *_read(future)
     finally:
         if running:
             with contextlib.suppress(Exception):  # nobody waits for these any more, nor for a scheduler that is gone
                 client.cancel([future for future, _ in running.values()])
+
+
+def _wait_for_one(finished: Any, client: Client) -> Any:
+    """The next future that is done. While there is none, looks whether anybody is there to do it."""
+    looked = seen = time.monotonic()
+    while not finished.has_ready():
+        time.sleep(0.005)
+        if time.monotonic() - looked < LOOK_S:
+            continue
+        looked = time.monotonic()
+        if _count_threads(client):
+            seen = looked
+        elif client.cluster is not None and looked - seen > WORKERLESS_S:
+            raise InputError(
+                "all Dask workers of this machine have ended and no other could be started (see whether memory or "
+                "disk are full); start the same command again, what is done is kept."
+            )
+        elif client.cluster is None and looked - seen < 2 * LOOK_S:
+            print("dask: the scheduler has no workers any more; the job goes on with the next", flush=True)
+    return next(finished)
+
+
+def _count_threads(client: Client) -> dict[str, int]:
+    try:
+        return client.nthreads()
+    except OSError as error:
+        raise InputError(LOST) from error
 
 
 def _attempt(task: Callable[[Item], Any], item: Item) -> tuple[Any, str]:
@@ -239,8 +271,6 @@ def _read(future: Any) -> tuple[Any, str, bool]:
     except distributed.KilledWorker as error:
         return None, f"every worker that it was given to died ({error.allowed_failures + 1} of them).", True
     except (distributed.CancelledError, asyncio.CancelledError) as error:
-        raise InputError(
-            "the Dask scheduler or the connection to it was lost; start the same command again, what is done is kept."
-        ) from error
+        raise InputError(LOST) from error
     except Exception as error:  # the worker could not even begin
         return None, describe(error), False

@@ -18,6 +18,7 @@ from typing import Any
 from resnet_zclass.dask_jobs import LOCAL, count_local_workers, map_tasks, open_client
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import check_replaceable, read_json, whole_file
+from resnet_zclass.memory import given_limit_gb, limit_memory
 from resnet_zclass.progress import count_up
 
 # Readers of a folder of parts pass over names that begin so, and `*.csv` does not look into folders.
@@ -174,7 +175,7 @@ class JobFolder:
     def _run(self, task: Callable, todo: Sequence[Input], title: str, scheduler: str, workers: int | None):
         """Yields `(input, stamp, count, reason)` as they are done, and says how far it is."""
         n_workers, threads = count_local_workers(workers, len(todo))
-        work = _Task(task, threads if scheduler == LOCAL else None)
+        work = _Task(task, threads if scheduler == LOCAL else None, given_limit_gb())
         stamps, n_failed = {item.name: item.stamp() for item in todo}, 0
         step = max(1, len(todo) // 10)
         with open_client(scheduler, n_workers) as client, count_up(title, total=len(todo)) as advance:
@@ -201,13 +202,15 @@ class JobFolder:
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """A task with the threads it may use; workers import its class."""
+    """A task with the threads and memory it may use; workers import its class."""
 
     task: Callable[[Input, int | None], int]
     threads: int | None
+    limit_gb: float | None
 
     def __call__(self, item: Input) -> int:
-        return self.task(item, self.threads)
+        with limit_memory(self.limit_gb):
+            return self.task(item, self.threads)
 
 
 def write_failed(path: str | Path, failed: Mapping[str, str]) -> None:

@@ -55,6 +55,11 @@ into smaller files, or allow more with --max_memory if it is what it says.
             _limits_gb.pop()
 
 
+def given_limit_gb() -> float | None:
+    """What `limit_memory` set, to be handed on to other processes; None if nothing was."""
+    return _limits_gb[-1] if _limits_gb else None
+
+
 def check_claim(n_bytes: int, path: str | Path) -> None:
     """Raises `InputError` if a file would take more memory than one may.
 

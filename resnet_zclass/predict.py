@@ -15,6 +15,7 @@ from resnet_zclass.command import command
 from resnet_zclass.errors import InputError
 from resnet_zclass.files import check_output, check_replaceable, hash_file, whole_folder
 from resnet_zclass.growing import growing_array, growing_table, working_behind
+from resnet_zclass.images import IMAGE_SUFFIXES
 from resnet_zclass.options import PredictOptions
 from resnet_zclass.opts import list_changes, pick, require
 from resnet_zclass.predictions import build_table, predict_parts
@@ -40,6 +41,8 @@ def main(options: PredictOptions) -> None:
         rz.dask_jobs.check_scheduler(options.dask_scheduler, options.dask_workers)
         return _predict_with_dask(options)
     read = [*options.inputs, *filter(None, [options.spots]), *(Path(options.load_logs_path) / name for name in NEEDED)]
+    if options.spots and Path(options.spots).is_dir():
+        read += rz.spots.list_spot_files(Path(options.spots))
     npy_path = _check_outputs(read, options.pred_save_path, options.pred_save_name, options.overwrite)
     _check_tracks(options)
     run = read_run(options.load_logs_path)
@@ -194,6 +197,8 @@ def _check_outputs(inputs: Sequence[str], csv_path: str, npy_path: str, overwrit
     taken = {Path(name).resolve() for name in inputs}
     for path in filter(None, (Path(csv_path), array_path)):
         check_output(path, overwrite)
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            raise InputError(f"{path} is an image by its name; choose another name for the table, such as NAME.csv.")
         if path.resolve() in taken:
             raise InputError(f"{path} would be written over what it is made from, or twice; choose another name.")
         taken.add(path.resolve())

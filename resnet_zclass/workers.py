@@ -23,6 +23,7 @@ from resnet_zclass.cores import count_cores
 from resnet_zclass.errors import InputError, LostWorkerError
 from resnet_zclass.files import alone_at, hash_file
 from resnet_zclass.loader import Dataset
+from resnet_zclass.memory import given_limit_gb
 from resnet_zclass.options import TrainOptions
 from resnet_zclass.opts import save_options
 
@@ -139,13 +140,16 @@ def launch_workers(options: TrainOptions) -> None:
     ):
         save_options(Path(folder) / "opts.toml", dataclasses.replace(options, workers=1))
         command = [sys.executable, "-c", _START, "--opts", str(Path(folder) / "opts.toml")]
+        if (limit_gb := given_limit_gb()) is not None:
+            command += ["--max_memory", str(limit_gb)]
+        is_quiet = getattr(sys.stdout, "name", "") == os.devnull  # --quiet, which the chief would not know of
         reports = [None, *(Path(folder) / f"worker{i}.txt" for i in range(1, options.workers))]
         workers = [
             subprocess.Popen(
                 command,
                 env=environment | {"TMPDIR": folder},  # what killed workers leave goes with it
                 stderr=stack.enter_context(report.open("w")) if report else None,
-                stdout=subprocess.DEVNULL if report else None,
+                stdout=subprocess.DEVNULL if report or is_quiet else None,
                 start_new_session=True,  # Ctrl-C comes to this process, which passes it on
             )
             for environment, report in zip(share_machine(options.workers), reports, strict=True)

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from drawn_stacks import draw_stack, place_grid
 
-from resnet_zclass import dask_jobs, extras, make_dataset, predict, predict_jobs
+from resnet_zclass import dask_jobs, extras, make_dataset, memory, predict, predict_jobs
 from resnet_zclass.errors import InputError
 from resnet_zclass.images import write_stack
 from resnet_zclass.job_folder import JobFolder
@@ -364,3 +364,25 @@ def test_what_was_done_stays_until_workers_are_there(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="no scheduler answers"):
         job.work_through(print, inputs, "counting", "tcp://127.0.0.1:9")
     assert part.read_text() == "done"
+
+
+def test_a_cluster_of_this_machine_that_lost_all_its_workers_is_given_up(client, monkeypatch):
+    monkeypatch.setattr(dask_jobs, "LOOK_S", 0.05)
+    monkeypatch.setattr(dask_jobs, "WORKERLESS_S", 0.2)
+    monkeypatch.setattr(client, "nthreads", dict)
+    with pytest.raises(InputError, match="all Dask workers of this machine have ended"):
+        list(dask_jobs.map_tasks(client, time.sleep, [3], "waiting"))
+
+
+def test_workers_have_the_limit_of_memory_that_was_given(client, tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"a")
+    job = JobFolder(tmp_path / "parts", {})
+    inputs = job.name_inputs({"a": [tmp_path / "a.tif"]}, ".csv")
+    with memory.limit_memory(0.25), pytest.raises(InputError, match=r"claims 1 GB of memory, more than the 0\.25 GB"):
+        job.work_through(claim_a_gigabyte, inputs, "claiming", client.scheduler.address)
+
+
+def claim_a_gigabyte(item, threads):
+    """For a worker."""
+    memory.check_claim(2**30, item.files[0])
+    return 0

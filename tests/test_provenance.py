@@ -198,3 +198,17 @@ def test_a_source_of_spots_is_a_name_and_no_path(drawn_run, tmp_path, capfd):
     words = [tmp_path / "a.tif", "--load_logs_path", drawn_run, "--pred_save_path", tmp_path / "p.csv"]
     assert predict.main([*map(str, words), "--spots", str(tmp_path / "spots.csv")]) == 2
     assert "--spots: no row's source names" in capfd.readouterr().err
+
+
+def test_predictions_are_never_written_over_what_they_read(drawn_run, tmp_path, capfd):
+    spots = tmp_path / "spots"
+    spots.mkdir()
+    (spots / "a.csv").write_text("y,x\n5,5\n")
+    write_stack(tmp_path / "a.tif", draw_crops(n_per_class=2)[0])
+    (tmp_path / "link.csv").symlink_to(spots / "a.csv")
+    words = [tmp_path / "a.tif", "--load_logs_path", drawn_run, "--overwrite", "--spots", spots, "--pred_save_path"]
+    for output in (spots / "a.csv", tmp_path / "link.csv", tmp_path / "a.tif"):
+        before = output.read_bytes()
+        assert predict.main([*map(str, words), str(output)]) == 2
+        assert str(output) in capfd.readouterr().err
+        assert output.read_bytes() == before
