@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_zclass.errors import InputError, is_passing
+from resnet_zclass.errors import InputError, raise_passing
 from resnet_zclass.memory import check_archive
 
 
@@ -31,8 +31,7 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         if not all(isinstance(array, np.ndarray) for array in arrays.values()):
             raise ValueError("not all it holds are arrays")
     except Exception as error:  # zipfile, zlib, NumPy and Python's own parser raise a dozen kinds
-        if is_passing(error):
-            raise
+        raise_passing(error, path)
         raise InputError(f"{path} is not a readable .npz file ({type(error).__name__}: {error})") from error
     return arrays
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from resnet_zclass import distribute, metrics
 from resnet_zclass.backend import keras, tf
-from resnet_zclass.errors import InputError, is_passing
+from resnet_zclass.errors import InputError, raise_passing
 from resnet_zclass.figures import draw_confusion
 from resnet_zclass.files import whole_file
 from resnet_zclass.gallery import AUGMENTED_FILE
@@ -276,8 +276,7 @@ def read_score(checkpoint_path: Path) -> float | None:
             facts = json.loads(archive.comment) if archive.testzip() is None else {}
         return next((float(value) for name, value in facts.items() if name in MONITORS), None)
     except Exception as error:  # zipfile and zlib raise a dozen kinds
-        if is_passing(error):  # or a drive that was away for a moment would cost the checkpoint
-            raise
+        raise_passing(error, checkpoint_path)  # or a drive that was away for a moment would cost the checkpoint
         return None
 
 

@@ -243,7 +243,7 @@ def _wait_for_one(finished: Any, client: Client) -> Any:
                 "disk are full); start the same command again, what is done is kept."
             )
         elif client.cluster is None and looked - seen < 2 * LOOK_S:
-            print("dask: the scheduler has no workers any more; the job goes on with the next", flush=True)
+            print("dask: the scheduler has no workers; the job goes on with the next", flush=True)
     return next(finished)
 
 

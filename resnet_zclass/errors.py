@@ -1,6 +1,8 @@
 """What a command says and returns when its input is bad or it is interrupted."""
 
 import errno
+import os
+from pathlib import Path
 
 # Of the machine or the network rather than of a file: reading it again may succeed, so it is not to be called damaged.
 PASSING = {
@@ -22,13 +24,18 @@ class InputError(ValueError):
     """
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether it was the machine that failed, so that nothing is known about the file that was read.
+def raise_passing(error: BaseException, path: str | Path) -> None:
+    """Raises an error again, with the file's name, if it was the machine that failed and nothing is known of the file.
 
-    >>> is_passing(OSError(errno.EIO, "Input/output error")), is_passing(ValueError("not a zip file"))
-    (True, False)
+    >>> raise_passing(ValueError("not a zip file"), "a.npz")
+    >>> raise_passing(OSError(errno.EIO, "Input/output error"), "a.npz")
+    Traceback (most recent call last):
+    OSError: [Errno 5] Input/output error: 'a.npz'
     """
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in PASSING)
+    if isinstance(error, MemoryError):
+        raise error
+    if isinstance(error, OSError) and error.errno in PASSING:
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 class LostWorkerError(RuntimeError):

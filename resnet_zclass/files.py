@@ -67,6 +67,8 @@ def _swap(partial: Path, path: Path) -> None:
         partial.rename(path)
         return
     old = _partial_path(path.with_name(f"{path.name}.old"))
+    with contextlib.suppress(OSError):
+        os.utime(path)  # or it would look older than this process, and so like somebody else's leftover
     try:
         path.rename(old)
         partial.rename(path)

@@ -212,3 +212,17 @@ def test_predictions_are_never_written_over_what_they_read(drawn_run, tmp_path, 
         assert predict.main([*map(str, words), str(output)]) == 2
         assert str(output) in capfd.readouterr().err
         assert output.read_bytes() == before
+
+
+def test_a_new_table_never_lies_beside_the_record_of_an_older_one(drawn_run, tmp_path, monkeypatch):
+    write_stack(tmp_path / "a.tif", draw_crops(n_per_class=2)[0])
+    words = [tmp_path / "a.tif", "--load_logs_path", drawn_run, "--pred_save_path", tmp_path / "p.csv", "--overwrite"]
+    assert predict.main([*map(str, words)]) == 0
+    assert find_record(tmp_path / "p.csv").is_file()
+
+    def stop(*args, **keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict, "write_record", stop)
+    assert predict.main([*map(str, words)]) == 130
+    assert (tmp_path / "p.csv").is_file() and not find_record(tmp_path / "p.csv").exists()

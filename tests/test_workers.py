@@ -8,7 +8,9 @@ import tifffile
 from drawn import write_drawn_set
 
 from resnet_zclass import train, workers
+from resnet_zclass.command import silent_stdout
 from resnet_zclass.loader import read_dataset
+from resnet_zclass.memory import limit_memory
 from resnet_zclass.options import TrainOptions
 
 
@@ -94,3 +96,25 @@ def test_a_run_that_another_process_writes_is_left_alone(tmp_path, capsys):
     assert train.main(["--data_path", str(folder), "--save_logs_path", str(tmp_path), "--run_name", "mine"]) == 2
     assert "is being written by process 1 on elsewhere" in capsys.readouterr().err
     assert not (tmp_path / "mine").exists()
+
+
+class StartedError(Exception):
+    pass
+
+
+def test_workers_take_over_what_holds_for_the_whole_command(monkeypatch, tmp_path):
+    started = []
+
+    def note(command, **how):
+        started.append((command, how["stdout"]))
+        raise StartedError
+
+    monkeypatch.setattr(workers.subprocess, "Popen", note)
+    options = TrainOptions(data_path=str(tmp_path), workers=2)
+    with pytest.raises(StartedError):
+        workers.launch_workers(options)
+    with limit_memory(3.0), silent_stdout(), pytest.raises(StartedError):
+        workers.launch_workers(options)
+    (plain, loud), (limited, quiet) = started
+    assert "--max_memory" not in plain and loud is None
+    assert limited[-2:] == ["--max_memory", "3.0"] and quiet == workers.subprocess.DEVNULL
