@@ -2,6 +2,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import tifffile
@@ -109,7 +110,8 @@ def test_workers_take_over_what_holds_for_the_whole_command(monkeypatch, tmp_pat
         started.append((command, how["stdout"]))
         raise StartedError
 
-    monkeypatch.setattr(workers.subprocess, "Popen", note)
+    # Of this module alone: TensorFlow, when it is loaded, starts processes too.
+    monkeypatch.setattr(workers, "subprocess", SimpleNamespace(Popen=note, DEVNULL=subprocess.DEVNULL))
     options = TrainOptions(data_path=str(tmp_path), workers=2)
     with pytest.raises(StartedError):
         workers.launch_workers(options)
@@ -117,4 +119,4 @@ def test_workers_take_over_what_holds_for_the_whole_command(monkeypatch, tmp_pat
         workers.launch_workers(options)
     (plain, loud), (limited, quiet) = started
     assert "--max_memory" not in plain and loud is None
-    assert limited[-2:] == ["--max_memory", "3.0"] and quiet == workers.subprocess.DEVNULL
+    assert limited[-2:] == ["--max_memory", "3.0"] and quiet == subprocess.DEVNULL
